@@ -1,0 +1,268 @@
+"""Frozen specifications of a run: what the user asked for, checked, with units, and their fingerprint.
+
+A spec holds only what decides the result. Where the run lies, how many workers share it and what is
+printed are not part of it, so they may change between two calls of one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ticketry.errors import ConfigError, unknown_name_message
+
+SCHEMA_VERSION = 1
+
+METHODS = ("imp", "one-shot")
+SOURCES = ("theta0", "trained")
+CONTROLS = ("random-layerwise", "random", "oneshot-theta0")
+DTYPES = ("float32", "bfloat16")
+DEVICES = ("auto", "cpu", "cuda")
+RATES_OF = ("remaining", "original")
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise so that equal values give equal bytes (sorted keys, no spaces, no NaN)."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 (hex) of ``value``'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """Return a 31-bit seed for one purpose, independent of those for others.
+
+    Args:
+        seed: the replicate's or the search's seed.
+        purpose: what the random numbers are for, such as ``"head"`` or ``"order"``.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+
+
+def search_seed(seed: int) -> int:
+    """Return the seed of the search; never one of :func:`verification_seeds` of any run seed."""
+    return seed * 1000
+
+
+def verification_seeds(seed: int, replicates: int) -> tuple[int, ...]:
+    """Return the seeds of the replicates: 1, 2, … after the search's own seed."""
+    return tuple(seed * 1000 + i for i in range(1, replicates + 1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is fine-tuned; one recipe serves every arm of a run.
+
+    AdamW with a linear decay to zero after an optional warm-up. Defaults are those of the paper's
+    GLUE runs (arXiv 2007.12223, Appendix A; protocols.md).
+    """
+
+    name: str = "paper"
+    epochs: float = 3.0
+    learning_rate: float = 2e-5
+    batch_size: int = 32
+    max_length_tokens: int = 128
+    train_samples: int | None = None
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-8
+    warmup_fraction: float = 0.0
+    clip_norm: float = 1.0
+    dtype: str = "float32"
+    freeze_embeddings: bool = False
+
+    def describe(self) -> str:
+        """Say the recipe in one line."""
+        samples = "all" if self.train_samples is None else f"{self.train_samples:,}"
+        frozen = ", embeddings frozen" if self.freeze_embeddings else ""
+        return (
+            f"{self.name}: AdamW, learning rate {self.learning_rate:g} decayed linearly to 0, "
+            f"batch {self.batch_size}, {self.epochs:g} epochs of {samples} examples, "
+            f"≤ {self.max_length_tokens} tokens, {self.dtype}{frozen}"
+        )
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe(),
+    "embedded": Recipe(
+        name="embedded",
+        epochs=2.0,
+        learning_rate=1e-4,
+        max_length_tokens=48,
+        dtype="bfloat16",
+        freeze_embeddings=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data: a named task, or a file or hub dataset with its columns."""
+
+    task: str | None = None
+    data: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    test_data: str | None = None
+    split_seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """A short name for messages."""
+        return self.task or self.data or "?"
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """How the mask is found."""
+
+    sparsity: float = 0.4
+    method: str = "imp"
+    source: str = "trained"
+    levels: int | None = None
+    rate: float | None = None
+    rate_of: str = "remaining"
+    criterion: str = "magnitude"
+    min_layer_density: float = 0.0
+
+
+@dataclass(frozen=True)
+class FindSpec:
+    """Everything that decides the result of ``find``."""
+
+    model: str
+    data: DataSpec
+    search: SearchSpec = field(default_factory=SearchSpec)
+    recipe: Recipe = field(default_factory=Recipe)
+    revision: str | None = None
+    scope: tuple[str, ...] = ("encoder",)
+    replicates: int = 3
+    controls: tuple[str, ...] = ("random-layerwise",)
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 1
+    keep_model: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return {"schema_version": SCHEMA_VERSION, "kind": "find", **dataclasses.asdict(self)}
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the spec's canonical JSON."""
+        return fingerprint(self.to_json())
+
+
+def check_recipe(recipe: Recipe) -> list[str]:
+    """Return every fault of a recipe, one sentence each."""
+    faults: list[str] = []
+    positive = {
+        "--epochs": recipe.epochs,
+        "--learning-rate": recipe.learning_rate,
+        "--batch-size": recipe.batch_size,
+        "--max-length": recipe.max_length_tokens,
+    }
+    for option, value in positive.items():
+        if not (math.isfinite(value) and value > 0):
+            faults.append(f"{option} is {value}; expected a finite number above 0.")
+    if recipe.train_samples is not None and recipe.train_samples < 2:
+        faults.append(f"--train-samples is {recipe.train_samples}; expected at least 2.")
+    if recipe.dtype not in DTYPES:
+        faults.append(unknown_name_message("--dtype", recipe.dtype, DTYPES))
+    return faults
+
+
+def check_search(search: SearchSpec) -> list[str]:
+    """Return every fault of a search, one sentence each."""
+    faults: list[str] = []
+    if not 0 <= search.sparsity < 1:  # also catches NaN
+        hint = " Percent are not used: write 0.4 for 40%." if search.sparsity >= 1 else ""
+        faults.append(f"--sparsity is {search.sparsity}; expected a number in [0, 1).{hint}")
+    if search.method not in METHODS:
+        faults.append(unknown_name_message("--method", search.method, METHODS))
+    if search.source not in SOURCES:
+        faults.append(unknown_name_message("--from", search.source, SOURCES))
+    if search.levels is not None and search.rate is not None:
+        faults.append("--levels and --rate were both given; they exclude each other, give one.")
+    if search.levels is not None and search.levels < 1:
+        faults.append(f"--levels is {search.levels}; expected at least 1.")
+    if search.rate is not None and not 0 < search.rate < 1:
+        faults.append(f"--rate is {search.rate}; expected a number in (0, 1).")
+    if search.rate_of not in RATES_OF:
+        faults.append(unknown_name_message("--rate-of", search.rate_of, RATES_OF))
+    if search.method == "one-shot" and (search.levels not in (None, 1) or search.rate is not None):
+        faults.append("--levels and --rate shape IMP; --method one-shot has one level, drop them.")
+    if search.method == "imp" and search.source == "theta0":
+        faults.append(
+            "--from theta0 scores the pre-trained weights without training, which is one-shot; "
+            "use --method one-shot, or --from trained with imp."
+        )
+    if not 0 <= search.min_layer_density <= 1:
+        faults.append(
+            f"--min-layer-density is {search.min_layer_density}; expected a number in [0, 1]."
+        )
+    elif 0 <= search.sparsity < 1 and search.min_layer_density > 1 - search.sparsity:
+        faults.append(
+            f"--min-layer-density {search.min_layer_density} cannot be kept in every layer at "
+            f"sparsity {search.sparsity}; expected at most {1 - search.sparsity:g}."
+        )
+    return faults
+
+
+def check_data(data: DataSpec) -> list[str]:
+    """Return every fault of a data choice that can be seen without opening it."""
+    faults: list[str] = []
+    columns = {
+        "--text-column": data.text_column,
+        "--text-pair-column": data.text_pair_column,
+        "--label-column": data.label_column,
+        "--test-data": data.test_data,
+    }
+    if data.task and data.data:
+        faults.append("--task and --data were both given; give one.")
+    elif not data.task and not data.data:
+        faults.append("neither --task nor --data was given; name a task or a file.")
+    elif data.task:
+        given = [option for option, value in columns.items() if value]
+        if given:
+            faults.append(f"{', '.join(given)} go with --data; a named --task knows its columns.")
+    else:
+        for option in ("--text-column", "--label-column"):
+            if not columns[option]:
+                faults.append(f"--data needs {option}: the column's name in the file.")
+    return faults
+
+
+def check_find(spec: FindSpec) -> None:
+    """Raise one :class:`ConfigError` that lists every fault of ``spec``."""
+    faults = [*check_data(spec.data), *check_search(spec.search), *check_recipe(spec.recipe)]
+    if not spec.model:
+        faults.append("--model is empty; give a hub id, a folder, or 'minilm'.")
+    if spec.replicates < 2:
+        faults.append(
+            f"--replicates is {spec.replicates}; expected at least 2, "
+            "because one run has no spread to judge by."
+        )
+    for control in spec.controls:
+        if control not in CONTROLS:
+            faults.append(unknown_name_message("control", control, CONTROLS))
+    if spec.device not in DEVICES:
+        faults.append(unknown_name_message("--device", spec.device, DEVICES))
+    if spec.threads < 1:
+        faults.append(f"--threads is {spec.threads}; expected at least 1.")
+    if not 0 <= spec.seed < 2**20:
+        faults.append(f"--seed is {spec.seed}; expected a whole number in [0, {2**20}).")
+    if not spec.scope:
+        faults.append("--scope is empty; give a scope name or patterns.")
+    if faults:
+        raise ConfigError(faults)
