@@ -1,0 +1,32 @@
+"""ticketry: find, verify, transfer and pack winning lottery tickets in pre-trained models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Mask", "Ticket", "Verdict", "__version__", "find", "train", "verify"]
+
+if TYPE_CHECKING:
+    from ticketry.api import find, train, verify
+    from ticketry.core.mask import Mask
+    from ticketry.ticket import Ticket
+    from ticketry.verdict import Verdict
+
+_HOMES = {
+    "find": "ticketry.api",
+    "verify": "ticketry.api",
+    "train": "ticketry.api",
+    "Ticket": "ticketry.ticket",
+    "Mask": "ticketry.core.mask",
+    "Verdict": "ticketry.verdict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used, so that the command line starts fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ticketry' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

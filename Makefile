@@ -1,0 +1,47 @@
+# Targets that people and CI share. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup ticket test test-unit lint format benchmarks clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
+
+setup: $(STAMP)  ## set up .venv with pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("ticketry needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned dependencies into $(VENV) (torch is large: minutes) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data,report,dev]'
+	@touch $@
+
+ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie reviews (10 minutes)
+	$(BIN)/ticketry find --model minilm --task movies --sparsity 0.4 --method imp --levels 2 \
+	  --replicates 3 --controls random-layerwise --recipe embedded \
+	  --train-samples 2000 --epochs 2 --out runs/movies-40
+
+test: setup  ## run every test
+	$(BIN)/python -m pytest tests
+
+test-unit: setup  ## run the unit tests (under a minute)
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup  ## check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup  ## rewrite to the format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmarks: setup  ## run the benchmarks: ratios to named peers
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/step_overhead.py
+
+clean:  ## remove the environment and runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,385 @@
+"""The command line: options in, one call of :mod:`ticketry.api`, words or one JSON object out.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once. Progress and
+notes go to standard error; standard output holds the result alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ticketry import __version__
+from ticketry.errors import InputError, TicketryError
+
+app = typer.Typer(
+    name="ticketry",
+    help="Find, verify and keep winning lottery tickets in pre-trained models.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str | None, typer.Option(help="'minilm' (packaged), a Hugging Face folder, or a hub id.")
+]
+Revision = Annotated[str | None, typer.Option(help="Of the hub id: a branch, tag or commit.")]
+Task = Annotated[str | None, typer.Option(help="A task that `ticketry tasks` lists.")]
+Data = Annotated[
+    str | None, typer.Option(help="CSV, TSV, JSONL or parquet file, or a hub dataset id.")
+]
+TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
+PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of the class.")]
+TestData = Annotated[
+    str | None, typer.Option(help="A file to test on; otherwise a part is split off --data.")
+]
+RecipeName = Annotated[
+    str | None, typer.Option(help="embedded | paper; by default embedded for minilm.")
+]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
+Rate = Annotated[float | None, typer.Option(help="Of AdamW, at its highest.")]
+Batch = Annotated[int | None, typer.Option(help="Examples an update.")]
+Length = Annotated[int | None, typer.Option(help="Tokens a text; longer ones are cut and counted.")]
+Samples = Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 (autocast).")]
+Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
+Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Trainings side by side; one a core by default, 0: in-process.")
+]
+Threads = Annotated[int | None, typer.Option(help="Torch threads of one training (default 1).")]
+StoreFolder = Annotated[
+    Path | None, typer.Option(help="Finished steps, shared between runs; default OUT/store.")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML with options; the command line wins.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the steps and their cost, and stop.")]
+Keep = Annotated[bool, typer.Option("--keep-model", help="Keep the first ticket replicate's model.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder; the same command continues it.")]
+Controls = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated: random-layerwise, random, oneshot-theta0; or none."),
+]
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        typer.echo(f"ticketry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def find(
+    model: Model = None,
+    revision: Revision = None,
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    text_pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    test_data: TestData = None,
+    sparsity: Annotated[
+        float | None, typer.Option(help="Pruned / prunable, in [0, 1); default 0.4.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="imp | one-shot.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="One-shot scores theta0 or trained weights.")
+    ] = None,
+    levels: Annotated[int | None, typer.Option(help="Rounds of IMP.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Pruned each round, such as 0.2.")] = None,
+    rate_of: Annotated[str | None, typer.Option(help="remaining | original weights.")] = None,
+    min_layer_density: Annotated[
+        float | None, typer.Option(help="Keep at least this share of every tensor.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="encoder | bert-paper | name patterns (! excludes); repeatable."),
+    ] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Fine-tunings an arm; default 3, at least 2.")
+    ] = None,
+    controls: Controls = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: Batch = None,
+    max_length: Length = None,
+    train_samples: Samples = None,
+    dtype: Dtype = None,
+    seed: Seed = None,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    keep_model: Keep = False,
+    config: Config = None,
+    plan: PlanOnly = False,
+    out: Out = None,
+    store: StoreFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Find a ticket, verify it with replicates and controls, and keep it."""
+    options = _options(locals(), config)
+    from ticketry.options import build_find_spec
+
+    place = _place(options)
+    spec = build_find_spec(options)
+    from ticketry.api import run_find
+
+    result = run_find(
+        spec, place.out or Path("runs") / f"find-{spec.fingerprint[:8]}", store=place.store,
+        workers=place.workers, events=_events(), say=_note, plan_only=plan,
+    )  # fmt: skip
+    _show_result(result, as_json)
+
+
+@app.command()
+def verify(
+    ticket: Annotated[str, typer.Argument(help="A ticket's folder or hub id.")],
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    text_pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    test_data: TestData = None,
+    model: Model = None,
+    revision: Revision = None,
+    replicates: Annotated[int | None, typer.Option(help="Fine-tunings an arm; default 5.")] = None,
+    controls: Controls = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: Batch = None,
+    max_length: Length = None,
+    train_samples: Samples = None,
+    dtype: Dtype = None,
+    seed: Seed = None,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    keep_model: Keep = False,
+    config: Config = None,
+    plan: PlanOnly = False,
+    out: Out = None,
+    store: StoreFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a ticket on a task by fresh replicates and controls."""
+    options = _options(locals(), config)
+    place = _place(options, needed=not plan)
+    from ticketry.api import verify as run_verify
+
+    result = run_verify(
+        ticket, out=place.out or Path("plan-only"), store=place.store, workers=place.workers,
+        events=_events(), say=_note, plan_only=plan, **options,
+    )  # fmt: skip
+    _show_result(result, as_json)
+
+
+@app.command()
+def train(
+    ticket: Annotated[str, typer.Argument(help="A ticket's folder or hub id.")],
+    task: Task = None,
+    data: Data = None,
+    text_column: TextColumn = None,
+    text_pair_column: PairColumn = None,
+    label_column: LabelColumn = None,
+    test_data: TestData = None,
+    model: Model = None,
+    revision: Revision = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: Batch = None,
+    max_length: Length = None,
+    train_samples: Samples = None,
+    dtype: Dtype = None,
+    seed: Seed = None,
+    device: Device = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    config: Config = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a ticket into a sparse model that plain transformers loads."""
+    options = _options(locals(), config)
+    place = _place(options, needed=True)
+    from ticketry.api import train as run_train
+
+    assert place.out is not None
+    record = run_train(
+        ticket, out=place.out, workers=place.workers, events=_events(), say=_note, **options
+    )
+    if as_json:
+        _print_json({"out": str(place.out), **record})
+        return
+    typer.echo(
+        f"Wrote {place.out}: a sparse model with validation {record['validation_score']:.4f} and "
+        f"test {record['test_score']:.4f}.\n"
+        f"Load it with AutoModelForSequenceClassification.from_pretrained({str(place.out)!r})."
+    )
+
+
+@app.command()
+def inspect(
+    model_or_ticket: Annotated[str, typer.Argument(help="A model or a ticket.")],
+    revision: Revision = None,
+    scope: Annotated[list[str] | None, typer.Option(help="As in find.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is prunable in a model, or what a ticket keeps."""
+    from ticketry.describe import inspect_lines, inspect_target
+
+    found = inspect_target(model_or_ticket, revision, tuple(scope or ("encoder",)), _note)
+    if as_json:
+        _print_json(found)
+        return
+    for line in inspect_lines(found):
+        typer.echo(line)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the named tasks."""
+    from ticketry.tasks.registry import TASKS
+
+    rows = [
+        {"name": t.name, "description": t.description, "metric": t.metric, "margin": t.margin}
+        for t in TASKS.values()
+    ]
+    if as_json:
+        _print_json({"tasks": rows})
+        return
+    for row in rows:
+        typer.echo(f"{row['name']:<10} {row['metric']:<9} ±{row['margin']:<6} {row['description']}")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the packaged model and the supported architectures."""
+    from ticketry.describe import model_rows
+
+    rows = model_rows()
+    if as_json:
+        _print_json(rows)
+        return
+    for packaged in rows["packaged"]:
+        typer.echo(f"{packaged['name']:<12} {packaged['description']}")
+    typer.echo("Any Hugging Face folder or hub id of these architectures (model_type: scopes):")
+    for family in rows["families"]:
+        typer.echo(f"{family['model_type']:<12} {', '.join(family['scopes'])}")
+
+
+class _Place:
+    """Where a run lies and how many workers it has; decides no result."""
+
+    def __init__(self, out: Any, store: Any, workers: Any) -> None:
+        self.out = None if out is None else Path(out)
+        self.store = None if store is None else Path(store)
+        self.workers: int | None = workers
+
+
+def _place(options: dict[str, Any], *, needed: bool = False) -> _Place:
+    """Take the options that decide no result out of ``options``."""
+    place = _Place(options.pop("out", None), options.pop("store", None), options.pop("workers", None))
+    if needed and place.out is None:
+        raise InputError("--out is missing; give the folder to write to.")
+    return place
+
+
+_NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
+
+
+def _options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
+    """Return the options that were given, those of ``--config`` below them."""
+    given = {("from" if name == "source" else name): value for name, value in given.items()}
+    chosen = {
+        name: value
+        for name, value in given.items()
+        if name not in _NOT_OPTIONS and value is not None and value is not False
+    }
+    if config is None:
+        return chosen
+    from ticketry.options import read_config
+
+    return {**read_config(config), **chosen}
+
+
+def _events() -> Any:
+    from ticketry.console import ConsoleEvents
+
+    return ConsoleEvents()
+
+
+def _note(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, allow_nan=False))
+
+
+def _show_result(result: Any, as_json: bool) -> None:
+    ticket, out = result.ticket, result.out
+    if ticket is None:
+        if as_json:
+            _print_json(result.plan)
+        return
+    from ticketry.runs import REPORT_FILE, TICKET_FOLDER
+
+    paths = {"ticket": str(out / TICKET_FOLDER), "report": str(out / REPORT_FILE)}
+    if as_json:
+        _print_json({"out": str(out), **paths, "evidence": ticket.evidence})
+        return
+    for sentence in ticket.verdict.sentences():
+        typer.echo(sentence)
+    typer.echo(f"Ticket: {paths['ticket']}\nReport: {paths['report']}")
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo(
+            "interrupted; what was finished is kept, the same command continues.", err=True
+        )
+        code = 130
+    except TicketryError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except Exception as error:
+        code = _usage_error(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error(error: Exception) -> int:
+    """Show a fault of the command line's own grammar; anything else is a bug and is raised."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    return int(getattr(error, "exit_code", 2))
+
+
+if __name__ == "__main__":
+    main()

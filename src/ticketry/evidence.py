@@ -1,0 +1,159 @@
+"""Stored records and a verdict, put together as ``ticket_evidence.json``. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ticketry.plan import Plan
+from ticketry.plan import dense_equivalents as planned_equivalents
+from ticketry.records import Arm, describe_control
+from ticketry.store import Store
+from ticketry.verdict import Verdict
+
+SCHEMA_VERSION = 1
+
+
+def build_evidence(
+    *,
+    plan: Plan,
+    store: Store,
+    arms: Mapping[str, Arm],
+    verdict: Verdict,
+    search: Mapping[str, Any],
+    task: Mapping[str, Any],
+    mask: Mapping[str, Any],
+    base: Mapping[str, Any],
+    search_seeds: Sequence[int],
+    warnings: Sequence[str],
+    command: str,
+) -> dict[str, Any]:
+    """Return the evidence of one mask.
+
+    Everything here follows from the spec, the data and the stored records, so an undisturbed and
+    a resumed run give the same bytes; times and environment stand in ``times.json``.
+
+    Args:
+        plan: the run's steps.
+        store: their outputs.
+        arms: ``dense``, ``ticket`` and the controls by name.
+        verdict: read from those arms.
+        search: the search's part, from :func:`search_evidence` or from the ticket.
+        task: ``name``, ``metric``, ``margin``, ``direction``, ``sha256`` and ``data``.
+        mask: ``sparsity``, ``density``, ``kept``, ``prunable`` and ``layers``.
+        base: ``name``, ``revision``, ``sha256`` and ``total_parameters``.
+        search_seeds: seeds that the search used; never those of replicates.
+        warnings: what the reader must know.
+        command: how to reproduce it.
+    """
+    controls = {
+        name: {**arm.to_json(), "description": describe_control(name)}
+        for name, arm in arms.items()
+        if name not in ("dense", "ticket")
+    }
+    total = base["total_parameters"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": task["name"],
+        "metric": task["metric"],
+        "margin": task["margin"],
+        "direction": task["direction"],
+        **mask,
+        "model_sparsity": (mask["prunable"] - mask["kept"]) / total,
+        "total_parameters": total,
+        "dense": arms["dense"].to_json(),
+        "ticket": arms["ticket"].to_json(),
+        "controls": controls,
+        "verdict": verdict.to_json(),
+        "search": dict(search),
+        "seeds": {"search": list(search_seeds), "verify": list(arms["dense"].seeds)},
+        "data_sha256": task["sha256"],
+        "data": task["data"],
+        "recipe": _recipe(plan),
+        "base": {name: base[name] for name in ("name", "revision", "sha256")},
+        "warnings": list(warnings),
+        "command": command,
+    }
+
+
+def _recipe(plan: Plan) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(plan.recipe), "description": plan.recipe.describe()}
+
+
+def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the search's part: levels as recorded, and the cost in dense-equivalents.
+
+    Args:
+        plan: a plan with a search.
+        store: its outputs.
+        method: ``method``, ``source`` and ``criterion``.
+    """
+    assert plan.search is not None
+    levels = []
+    for number, step in enumerate(plan.search.steps, start=1):
+        record = store.record(step.key)
+        level = {
+            "level": record.get("level", number),
+            "sparsity": record["sparsity"],
+            "kept": record["kept"],
+            "mask_digest": record["digest"],
+        }
+        if "validation_score" in record:
+            level |= {"validation_score": record["validation_score"], "seed": record["seed"]}
+        levels.append(level)
+    return {
+        "method": method["method"],
+        "from": method["source"],
+        "criterion": method["criterion"],
+        "levels": levels,
+        "cost_dense_equivalents": round(search_cost(plan, store), 4),
+    }
+
+
+def search_cost(plan: Plan, store: Store) -> float:
+    """Return the search's FLOPs over those of one dense fine-tuning, from the tokens really seen.
+
+    A forward and backward pass counts three forward passes; all go through the dense network.
+    Falls back on examples where a record has no token counts.
+    """
+    assert plan.search is not None
+    dense = store.record(plan.verification.dense[0].key)
+    spent = 0.0
+    for step in plan.search.steps:
+        record = store.record(step.key)
+        if "train_tokens" in record:
+            # The evaluation's tokens are in proportion to its examples.
+            per_example = record["train_tokens"] / record["train_examples"]
+            spent += record["train_tokens"] + step.eval_passes * per_example / 3.0
+    if "train_tokens" in dense and dense["train_tokens"]:
+        return spent / float(dense["train_tokens"])
+    return planned_equivalents(plan.search.steps, plan.verification.dense[0].train_passes)
+
+
+def warnings_of(plan: Plan, store: Store) -> list[str]:
+    """Return what the records say that a reader must know."""
+    warnings: list[str] = []
+    if plan.search:
+        record = store.record(plan.search.mask_key)
+        empty = record.get("empty_layers", [])
+        if empty:
+            warnings.append(
+                f"selection emptied {len(empty)} tensors: {', '.join(empty)}; "
+                "--min-layer-density forbids it."
+            )
+    return warnings
+
+
+def times(plan: Plan, store: Store, wall_s: float, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``times.json``: seconds of every step and what they ran on."""
+    trainings = [
+        {"name": step.name, "seconds": store.times(step.key).get("seconds")} for step in plan.steps
+    ]
+    return {
+        "schema_version": 1,
+        "wall_s": wall_s,
+        "trainings": trainings,
+        "environment": dict(environment),
+    }

@@ -1,0 +1,194 @@
+"""Flat options, as the command line, a YAML file and Python calls give them, into checked specs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ticketry.config import (
+    CONTROLS,
+    RECIPES,
+    DataSpec,
+    FindSpec,
+    Recipe,
+    SearchSpec,
+    check_find,
+)
+from ticketry.errors import ConfigError, nearest, unknown_name_message
+
+PACKAGED_MODEL = "minilm"
+
+_DATA = ("task", "data", "text_column", "text_pair_column", "label_column", "test_data")
+_SEARCH = {
+    "sparsity": "sparsity",
+    "method": "method",
+    "from": "source",
+    "levels": "levels",
+    "rate": "rate",
+    "rate_of": "rate_of",
+    "min_layer_density": "min_layer_density",
+}
+_RECIPE = {
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "batch_size": "batch_size",
+    "max_length": "max_length_tokens",
+    "train_samples": "train_samples",
+    "dtype": "dtype",
+}
+_RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
+OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})
+"""Every option that decides a result, by its name in YAML and in Python."""
+
+RUN_OPTIONS = frozenset({"out", "store", "workers"})
+"""Options that a YAML file may also set, and that decide no result."""
+
+
+def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
+    """Return the named recipe with the options' changes; note an unknown name in ``faults``."""
+    model = options.get("model")
+    name = options.get("recipe") or ("embedded" if model == PACKAGED_MODEL else "paper")
+    if name not in RECIPES:
+        faults.append(unknown_name_message("--recipe", str(name), RECIPES))
+        name = "paper"
+    changes = {
+        field: options[option]
+        for option, field in _RECIPE.items()
+        if options.get(option) is not None
+    }
+    return dataclasses.replace(RECIPES[name], **changes)
+
+
+def build_data(options: Mapping[str, Any]) -> DataSpec:
+    """Return the data choice."""
+    return DataSpec(**{name: options.get(name) for name in _DATA})
+
+
+def build_find_spec(options: Mapping[str, Any]) -> FindSpec:
+    """Turn flat options into a checked spec.
+
+    Args:
+        options: option name -> value; None means "not given".
+
+    Raises:
+        ConfigError: lists every fault at once.
+    """
+    faults = [f"unknown option {name!r}.{_hint(name)}" for name in sorted(set(options) - OPTIONS)]
+    faults += check_types(options)
+    if faults:
+        raise ConfigError(faults)
+    recipe = build_recipe(options, faults)
+    search = SearchSpec(
+        **{
+            field: options[option]
+            for option, field in _SEARCH.items()
+            if options.get(option) is not None
+        }
+    )
+    if search.method == "one-shot" and options.get("from") is None:
+        search = dataclasses.replace(search, source="trained")
+    run = {name: options[name] for name in _RUN if options.get(name) is not None}
+    run["model"] = run.get("model", "")
+    for name in ("scope", "controls"):
+        if name in run:
+            run[name] = as_names(run[name])
+    if run.get("controls") == ("none",):
+        run["controls"] = ()
+    spec = FindSpec(
+        **run,
+        data=build_data(options),
+        search=search,
+        recipe=recipe,
+        keep_model=bool(options.get("keep_model", False)),
+    )
+    try:
+        check_find(spec)
+    except ConfigError as error:
+        faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return spec
+
+
+def as_names(value: Any) -> tuple[str, ...]:
+    """Split ``"a,b"`` or a list of such into names, keeping order, once each."""
+    parts = [value] if isinstance(value, str) else list(value)
+    names = [name.strip() for part in parts for name in str(part).split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+_NUMBERS = {"sparsity", "rate", "min_layer_density", "epochs", "learning_rate"}
+_COUNTS = {
+    "levels",
+    "batch_size",
+    "max_length",
+    "train_samples",
+    "replicates",
+    "seed",
+    "threads",
+    "workers",
+}
+
+
+def check_types(options: Mapping[str, Any]) -> list[str]:
+    """Return a fault for each option whose value is of a wrong type (YAML gives any type)."""
+    faults = []
+    for name, value in options.items():
+        shown = f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if name in _COUNTS:
+            if isinstance(value, bool) or not isinstance(value, int):
+                faults.append(f"{shown} is {value!r}; expected a whole number.")
+        elif name in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                faults.append(f"{shown} is {value!r}; expected a number.")
+        elif name in ("scope", "controls"):
+            if not isinstance(value, str | list | tuple):
+                faults.append(f"{shown} is {value!r}; expected names.")
+        elif name == "keep_model":
+            if not isinstance(value, bool):
+                faults.append(f"{shown} is {value!r}; expected true or false.")
+        elif name in OPTIONS | RUN_OPTIONS and not isinstance(value, str | Path):
+            faults.append(f"{shown} is {value!r}; expected text.")
+    return faults
+
+
+def _hint(name: str) -> str:
+    close = nearest(name, OPTIONS | RUN_OPTIONS)
+    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read options from a YAML file; keys are option names with ``_`` or ``-``.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a mapping, or has unknown keys or wrong types.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"--config {path} is not YAML: {detail}.") from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise ConfigError(f"--config {path} holds {kind}; expected `option: value` lines.")
+    options = {str(key).replace("-", "_"): value for key, value in content.items()}
+    known = OPTIONS | RUN_OPTIONS
+    faults = [
+        f"--config {path}: unknown option {name!r}.{_hint(name)}"
+        for name in sorted(set(options) - known)
+    ]
+    faults += [f"--config {path}: {fault}" for fault in check_types(options)]
+    if faults:
+        raise ConfigError(faults)
+    return options
+
+
+__all__ = ["CONTROLS", "OPTIONS", "as_names", "build_find_spec", "read_config"]

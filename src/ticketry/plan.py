@@ -1,0 +1,180 @@
+"""A whole run as data: its steps, what they cost, and how that is printed before it is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ticketry.config import Recipe
+from ticketry.search import Search
+from ticketry.steps import Step
+from ticketry.store import Store
+from ticketry.verify import Verification
+
+FORWARD_SHARE = 1.0 / 3.0
+"""A forward pass costs a third of a forward and a backward pass (the backward pass is two)."""
+
+_UTILISATION = 0.32
+"""Share of the plain matrix-product rate that a CPU training was measured to reach (MiniLM,
+48 tokens, one thread); only the estimate printed beforehand rests on it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps of a run in order, each once.
+
+    Attributes:
+        title: what the run does, for people.
+        search: the steps of the search, None when a ticket was brought along.
+        verification: the steps of the replicates and controls.
+    """
+
+    title: str
+    recipe: Recipe
+    search: Search | None
+    verification: Verification
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every step once; two arms that are the same training share it."""
+        search = self.search.steps if self.search else ()
+        steps = {step.key: step for step in (*search, *self.verification.steps)}
+        return tuple(steps.values())
+
+    def to_json(self, store: Store, seconds: float | None) -> dict[str, Any]:
+        """Return the plan with its cost as JSON values."""
+        return {
+            "schema_version": 1,
+            "title": self.title,
+            "steps": [
+                {
+                    "name": step.name,
+                    "kind": step.kind,
+                    "key": step.key,
+                    "needs": list(step.needs),
+                    "train_passes": step.train_passes,
+                    "eval_passes": step.eval_passes,
+                    "dense_equivalents": round(dense_equivalents([step], self._dense_passes), 4),
+                    "stored": store.has(step.key),
+                }
+                for step in self.steps
+            ],
+            "cost": self.cost(store, seconds),
+        }
+
+    @property
+    def _dense_passes(self) -> int:
+        return self.verification.dense[0].train_passes
+
+    def cost(self, store: Store, seconds: float | None) -> dict[str, Any]:
+        """Return the cost: passes, dense-equivalents, and about how many seconds are left."""
+        searching = [step for step in self.steps if step.searching]
+        return {
+            "trainings": sum(step.train_passes > 0 for step in self.steps),
+            "train_passes": sum(step.train_passes for step in self.steps),
+            "eval_passes": sum(step.eval_passes for step in self.steps),
+            "dense_equivalents": round(dense_equivalents(self.steps, self._dense_passes), 2),
+            "search_dense_equivalents": round(dense_equivalents(searching, self._dense_passes), 2),
+            "steps_stored": sum(store.has(step.key) for step in self.steps),
+            "steps": len(self.steps),
+            "estimated_seconds": None if seconds is None else round(seconds),
+        }
+
+    def lines(self, store: Store, seconds: float | None, workers: int) -> list[str]:
+        """Say the plan and its cost, a line each."""
+        cost = self.cost(store, seconds)
+        verification = self.verification
+        rows: list[tuple[str, Sequence[Step]]] = []
+        if self.search:
+            rows.append(("search", self.search.steps))
+        rows += [
+            ("dense", verification.dense),
+            ("dense, half budget", verification.half_budget),
+            ("ticket", verification.ticket),
+        ]
+        rows += [(f"control {name}", steps) for name, steps in verification.controls.items()]
+        lines = [f"Plan: {self.title}", f"  recipe    {self.recipe.describe()}"]
+        for name, steps in rows:
+            trainings = [step for step in steps if step.train_passes]
+            if not trainings:
+                lines.append(f"  {name:<28} no training")
+                continue
+            passes = f"{trainings[0].train_passes:,} passes"
+            seeds = ", ".join(dict.fromkeys(str(step.params["seed"]) for step in trainings))
+            lines.append(f"  {name:<28} {len(trainings)} × {passes:<14} seeds {seeds}")
+        about = "" if seconds is None else f", about {say_seconds(seconds)}"
+        lines.append(
+            f"  in all {cost['train_passes']:,} training and {cost['eval_passes']:,} evaluation "
+            f"passes = {cost['dense_equivalents']:g} dense fine-tunings "
+            f"({cost['search_dense_equivalents']:g} for the search){about} "
+            f"with {max(workers, 1)} worker{'s' if workers > 1 else ''}"
+        )
+        if cost["steps_stored"]:
+            lines.append(f"  {cost['steps_stored']} of {cost['steps']} steps are already stored")
+        return lines
+
+
+def dense_equivalents(steps: Sequence[Step], dense_passes: int) -> float:
+    """Return the cost of steps in trainings of the dense model (statistics.md, "Cost").
+
+    All passes are through the same dense network, so FLOPs are in proportion to passes.
+    """
+    return sum(weight(step) for step in steps) / dense_passes
+
+
+def weight(step: Step) -> float:
+    """Return a step's work in forward-and-backward passes."""
+    return step.train_passes + step.eval_passes * FORWARD_SHARE
+
+
+def estimate_seconds(
+    steps: Sequence[Step],
+    *,
+    flops_per_pass: float,
+    threads: int,
+    workers: int,
+    device: str,
+) -> float | None:
+    """Estimate how long steps take here, from a matrix product timed for a moment.
+
+    Args:
+        steps: the steps that are left.
+        flops_per_pass: forward and backward, for one example of average length.
+        threads: of one training.
+        workers: trainings side by side.
+        device: only ``cpu`` is estimated.
+    Returns:
+        Seconds, or None where no estimate is made.
+    """
+    if device != "cpu":
+        return None
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, b = torch.ones(1024, 384), torch.ones(384, 1536)
+        torch.mm(a, b)
+        started, rounds = time.perf_counter(), 0
+        while time.perf_counter() - started < 0.15:
+            torch.mm(a, b)
+            rounds += 1
+        rate = rounds * 2 * 1024 * 384 * 1536 / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    work = sum(weight(step) for step in steps)
+    side_by_side = min(max(workers, 1), max(len(steps), 1))
+    return work * flops_per_pass / (rate * _UTILISATION) / side_by_side
+
+
+def say_seconds(seconds: float) -> str:
+    """Say a duration as people do."""
+    if seconds < 90:
+        return f"{max(1, math.ceil(seconds))} s"
+    minutes = seconds / 60
+    if minutes < 90:
+        return f"{round(minutes)} min"
+    return f"{minutes / 60:.1f} h"

@@ -1,0 +1,193 @@
+"""What a run works on, brought together once: base model, data, scope, context, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ticketry.config import DataSpec, Recipe, fingerprint
+from ticketry.errors import ConfigError, InputError
+from ticketry.search import Sizes
+from ticketry.steps import Context
+from ticketry.tasks.base import TaskData
+from ticketry.ticket import Base, Ticket
+
+MEAN_TOKENS_PER_WORD = 1.35
+"""Word pieces a word in English text; only the estimate printed beforehand rests on it."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that the plan needs to know and the workers are told.
+
+    Attributes:
+        base: the base model's identity.
+        data: the prepared splits.
+        context: what goes into every step's key.
+        inputs: files whose change makes a finished run stale.
+        prunable: weights in scope.
+        notes: what the user is told before the run.
+        warnings: what the evidence must say.
+    """
+
+    base: Base
+    data: TaskData
+    recipe: Recipe
+    context: Context
+    inputs: Sequence[Path]
+    prunable: int
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def context_key(self) -> str:
+        """The context's fingerprint."""
+        return fingerprint(self.context.identity)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Examples per split."""
+        data = self.data
+        return Sizes(len(data.train.labels), len(data.validation.labels), len(data.test.labels))
+
+    @property
+    def flops_per_pass(self) -> float:
+        """About the FLOPs of one forward and backward pass of an average example."""
+        sample = self.data.train.texts[:500]
+        words = sum(len(text.split()) for text in sample) / max(len(sample), 1)
+        tokens = min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
+        return 6.0 * self.prunable * tokens
+
+    def describe_data(self) -> dict[str, Any]:
+        """Return the data's part of the evidence."""
+        data = self.data
+        return {
+            "source": data.source,
+            "train": len(data.train.labels),
+            "validation": len(data.validation.labels),
+            "test": len(data.test.labels),
+            "labels": list(data.labels),
+            "notes": list(data.notes),
+        }
+
+
+def prepare(
+    model: str,
+    revision: str | None,
+    data_spec: DataSpec,
+    recipe: Recipe,
+    scope: Sequence[str],
+    *,
+    device: str,
+    threads: int,
+    say: Callable[[str], None],
+    ticket: Ticket | None = None,
+) -> Scene:
+    """Load, check and identify the base model and the data.
+
+    Args:
+        model: packaged name, folder or hub id.
+        revision: of the hub id.
+        data_spec: which data.
+        recipe: how trainings go.
+        scope: a scope's name, or patterns.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: torch threads of one training.
+        say: given a line about each download.
+        ticket: refuse a base that is not this ticket's.
+
+    Raises:
+        InputError: the model or the data cannot be used, or the device is absent.
+    """
+    from ticketry.models.loading import (
+        base_sha256,
+        canonical_tensors,
+        load_backbone,
+        prunable,
+        resolve,
+        source_files,
+        tensor_hashes,
+    )
+    from ticketry.tasks.files import load_file
+    from ticketry.tasks.registry import load_task
+
+    if data_spec.task:
+        data = load_task(data_spec.task, split_seed=data_spec.split_seed, say=say)
+    else:
+        assert data_spec.data and data_spec.text_column and data_spec.label_column
+        data = load_file(
+            data_spec.data,
+            text_column=data_spec.text_column,
+            text_pair_column=data_spec.text_pair_column,
+            label_column=data_spec.label_column,
+            test_data=data_spec.test_data,
+            seed=data_spec.split_seed,
+        )
+    notes = list(data.notes)
+    wanted = recipe.train_samples
+    if wanted is not None and wanted < len(data.train.labels):
+        data = data.limited(wanted, data_spec.split_seed)
+    elif wanted is not None and wanted > len(data.train.labels):
+        notes.append(
+            f"--train-samples {wanted:,} is more than the {len(data.train.labels):,} training "
+            "examples there are; all are used"
+        )
+    reference = resolve(model, revision, say=say)
+    backbone = load_backbone(reference)
+    if ticket is not None:
+        ticket.validate(backbone)
+    tensors = canonical_tensors(backbone)
+    hashes = tensor_hashes(tensors)
+    names = tuple(ticket.mask) if ticket is not None else prunable(backbone, scope)
+    base = Base(
+        name=model,
+        revision=revision,
+        sha256=base_sha256(hashes),
+        tensors=hashes,
+        model_type=backbone.config.model_type,
+        total_parameters=sum(p.numel() for p in backbone.parameters()),
+    )
+    from dataclasses import asdict
+
+    context = Context(
+        base_name=model,
+        base_revision=revision,
+        base_sha256=base.sha256,
+        data_sha256=data.sha256,
+        scope=names,
+        recipe=asdict(recipe),
+        device=choose_device(device),
+        threads=threads,
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+    )
+    return Scene(
+        base=base,
+        data=data,
+        recipe=recipe,
+        context=context,
+        inputs=[*source_files(reference), *_data_files(data_spec)],
+        prunable=sum(tensors[name].numel() for name in names),
+        notes=tuple(notes),
+    )
+
+
+def choose_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda``; refuse a device that is not here."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device is cuda, but torch sees no GPU here; use cpu or auto.")
+    return device
+
+
+def _data_files(data: DataSpec) -> list[Path]:
+    named = (data.data, data.test_data)
+    return [Path(name) for name in named if name and Path(name).is_file()]
+
+
+__all__ = ["InputError", "Scene", "choose_device", "prepare"]
