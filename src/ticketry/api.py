@@ -31,7 +31,7 @@ from ticketry.runs import (
     open_run,
 )
 from ticketry.scene import Scene, prepare
-from ticketry.search import Sizes, plan_search
+from ticketry.search import plan_search
 from ticketry.steps import copy_model, put_given_mask
 from ticketry.store import Store
 from ticketry.ticket import Ticket
@@ -374,9 +374,7 @@ def _evidence(
     verification = plan.verification
     dense = read_arm("dense", verification.dense, store, verification.half_budget)
     ticket = read_arm("ticket", verification.ticket, store)
-    controls = {
-        name: read_arm(name, steps, store) for name, steps in verification.controls.items()
-    }
+    controls = {name: read_arm(name, steps, store) for name, steps in verification.controls.items()}
     metric = METRICS[scene.data.metric]
     verdict = judge(
         dense=dense,

@@ -62,7 +62,9 @@ StoreFolder = Annotated[
 Config = Annotated[Path | None, typer.Option(help="YAML with options; the command line wins.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the steps and their cost, and stop.")]
-Keep = Annotated[bool, typer.Option("--keep-model", help="Keep the first ticket replicate's model.")]
+Keep = Annotated[
+    bool, typer.Option("--keep-model", help="Keep the first ticket replicate's model.")
+]
 Out = Annotated[Path | None, typer.Option(help="The run's folder; the same command continues it.")]
 Controls = Annotated[
     str | None,
@@ -298,7 +300,9 @@ class _Place:
 
 def _place(options: dict[str, Any], *, needed: bool = False) -> _Place:
     """Take the options that decide no result out of ``options``."""
-    place = _Place(options.pop("out", None), options.pop("store", None), options.pop("workers", None))
+    place = _Place(
+        options.pop("out", None), options.pop("store", None), options.pop("workers", None)
+    )
     if needed and place.out is None:
         raise InputError("--out is missing; give the folder to write to.")
     return place
@@ -360,9 +364,7 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo(
-            "interrupted; what was finished is kept, the same command continues.", err=True
-        )
+        typer.echo("interrupted; what was finished is kept, the same command continues.", err=True)
         code = 130
     except TicketryError as error:
         typer.echo(f"error: {error}", err=True)

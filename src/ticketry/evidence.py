@@ -127,7 +127,7 @@ def search_cost(plan: Plan, store: Store) -> float:
             # The evaluation's tokens are in proportion to its examples.
             per_example = record["train_tokens"] / record["train_examples"]
             spent += record["train_tokens"] + step.eval_passes * per_example / 3.0
-    if "train_tokens" in dense and dense["train_tokens"]:
+    if dense.get("train_tokens"):
         return spent / float(dense["train_tokens"])
     return planned_equivalents(plan.search.steps, plan.verification.dense[0].train_passes)
 
@@ -146,7 +146,9 @@ def warnings_of(plan: Plan, store: Store) -> list[str]:
     return warnings
 
 
-def times(plan: Plan, store: Store, wall_s: float, environment: Mapping[str, Any]) -> dict[str, Any]:
+def times(
+    plan: Plan, store: Store, wall_s: float, environment: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return ``times.json``: seconds of every step and what they ran on."""
     trainings = [
         {"name": step.name, "seconds": store.times(step.key).get("seconds")} for step in plan.steps

@@ -1,0 +1,1 @@
+"""Pre-trained models: which families are known, and how a base is found, loaded and identified."""
