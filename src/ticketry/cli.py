@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ticketry import __version__
-from ticketry.errors import InputError, TicketryError
+from ticketry.errors import ConfigError, TicketryError
 
 app = typer.Typer(
     name="ticketry",
@@ -138,17 +138,14 @@ def find(
 ) -> None:
     """Find a ticket, verify it with replicates and controls, and keep it."""
     options = _options(locals(), config)
+    place = _take_place(options)
     from ticketry.options import build_find_spec
 
-    place = _place(options)
     spec = build_find_spec(options)
-    from ticketry.api import run_find
+    from ticketry.api import default_out, run_find
 
-    result = run_find(
-        spec, place.out or Path("runs") / f"find-{spec.fingerprint[:8]}", store=place.store,
-        workers=place.workers, events=_events(), say=_note, plan_only=plan,
-    )  # fmt: skip
-    _show_result(result, as_json)
+    place["out"] = place["out"] or default_out(spec)
+    _show_result(run_find(spec, _place(place, plan)), as_json)
 
 
 @app.command()
@@ -184,14 +181,13 @@ def verify(
 ) -> None:
     """Verify a ticket on a task by fresh replicates and controls."""
     options = _options(locals(), config)
-    place = _place(options, needed=not plan)
-    from ticketry.api import verify as run_verify
+    place = _take_place(options, needed=not plan)
+    from ticketry.api import run_verify
+    from ticketry.ticket import Ticket
 
-    result = run_verify(
-        ticket, out=place.out or Path("plan-only"), store=place.store, workers=place.workers,
-        events=_events(), say=_note, plan_only=plan, **options,
-    )  # fmt: skip
-    _show_result(result, as_json)
+    place["out"] = place["out"] or Path("plan-only")
+    loaded = Ticket.from_pretrained(ticket)
+    _show_result(run_verify(loaded, options, _place(place, plan)), as_json)
 
 
 @app.command()
@@ -222,20 +218,18 @@ def train(
 ) -> None:
     """Fine-tune a ticket into a sparse model that plain transformers loads."""
     options = _options(locals(), config)
-    place = _place(options, needed=True)
-    from ticketry.api import train as run_train
+    place = _take_place(options, needed=True)
+    from ticketry.api import run_train
+    from ticketry.ticket import Ticket
 
-    assert place.out is not None
-    record = run_train(
-        ticket, out=place.out, workers=place.workers, events=_events(), say=_note, **options
-    )
+    record = run_train(Ticket.from_pretrained(ticket), options, _place(place))
     if as_json:
-        _print_json({"out": str(place.out), **record})
+        _print_json({"out": str(place["out"]), **record})
         return
     typer.echo(
-        f"Wrote {place.out}: a sparse model with validation {record['validation_score']:.4f} and "
+        f"Wrote {place['out']}: a sparse model with validation {record['validation_score']:.4f} and "
         f"test {record['test_score']:.4f}.\n"
-        f"Load it with AutoModelForSequenceClassification.from_pretrained({str(place.out)!r})."
+        f"Load it with AutoModelForSequenceClassification.from_pretrained({str(place['out'])!r})."
     )
 
 
@@ -289,23 +283,21 @@ def models(as_json: Json = False) -> None:
         typer.echo(f"{family['model_type']:<12} {', '.join(family['scopes'])}")
 
 
-class _Place:
-    """Where a run lies and how many workers it has; decides no result."""
-
-    def __init__(self, out: Any, store: Any, workers: Any) -> None:
-        self.out = None if out is None else Path(out)
-        self.store = None if store is None else Path(store)
-        self.workers: int | None = workers
-
-
-def _place(options: dict[str, Any], *, needed: bool = False) -> _Place:
+def _take_place(options: dict[str, Any], *, needed: bool = False) -> dict[str, Any]:
     """Take the options that decide no result out of ``options``."""
-    place = _Place(
-        options.pop("out", None), options.pop("store", None), options.pop("workers", None)
-    )
-    if needed and place.out is None:
-        raise InputError("--out is missing; give the folder to write to.")
+    place = {name: options.pop(name, None) for name in ("out", "store", "workers")}
+    if needed and place["out"] is None:
+        raise ConfigError("--out is missing; give the folder to write to.")
+    for name in ("out", "store"):
+        place[name] = None if place[name] is None else Path(place[name])
     return place
+
+
+def _place(place: Mapping[str, Any], plan_only: bool = False) -> Any:
+    from ticketry.api import Place
+    from ticketry.console import ConsoleEvents
+
+    return Place(**place, events=ConsoleEvents(), say=_note, plan_only=plan_only)
 
 
 _NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
@@ -313,7 +305,6 @@ _NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
 
 def _options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     """Return the options that were given, those of ``--config`` below them."""
-    given = {("from" if name == "source" else name): value for name, value in given.items()}
     chosen = {
         name: value
         for name, value in given.items()
@@ -324,12 +315,6 @@ def _options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
     from ticketry.options import read_config
 
     return {**read_config(config), **chosen}
-
-
-def _events() -> Any:
-    from ticketry.console import ConsoleEvents
-
-    return ConsoleEvents()
 
 
 def _note(line: str) -> None:

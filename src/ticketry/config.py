@@ -1,4 +1,4 @@
-"""Frozen specifications of a run: what the user asked for, checked, with units, and their fingerprint.
+"""Frozen specifications of a run: what the user asked for, checked, with units and fingerprint.
 
 A spec holds only what decides the result. Where the run lies, how many workers share it and what is
 printed are not part of it, so they may change between two calls of one run.

@@ -17,7 +17,8 @@
             ├── RunMismatchError    it belongs to another configuration
             └── RunLockedError      another process is at work in it
 
-A message says what was found, what was expected and what to do. Messages are API: tests assert them.
+A message says what was found, what was expected and what to do. Messages are API: tests
+assert them.
 """
 
 from __future__ import annotations

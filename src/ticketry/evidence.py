@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,6 @@ SCHEMA_VERSION = 1
 def build_evidence(
     *,
     plan: Plan,
-    store: Store,
     arms: Mapping[str, Arm],
     verdict: Verdict,
     search: Mapping[str, Any],
@@ -35,7 +35,6 @@ def build_evidence(
 
     Args:
         plan: the run's steps.
-        store: their outputs.
         arms: ``dense``, ``ticket`` and the controls by name.
         verdict: read from those arms.
         search: the search's part, from :func:`search_evidence` or from the ticket.
@@ -77,8 +76,6 @@ def build_evidence(
 
 
 def _recipe(plan: Plan) -> dict[str, Any]:
-    import dataclasses
-
     return {**dataclasses.asdict(plan.recipe), "description": plan.recipe.describe()}
 
 

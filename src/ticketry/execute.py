@@ -7,6 +7,7 @@ They stop by themselves when this process is gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ticketry.errors import StorageError, TicketryError, TrainingError
+from ticketry.errors import TicketryError
 from ticketry.steps import Bench, Context, Step, run_step
 from ticketry.store import Damage, Store
 
@@ -163,10 +164,8 @@ class _Worker:
     def stop(self) -> None:
         """Ask the worker to stop at its next optimizer update (closing its input asks)."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def wait(self) -> None:
         """Wait until it has stopped; kill it when it does not."""
@@ -250,6 +249,3 @@ def _rebuild_error(message: Mapping[str, Any]) -> TicketryError:
     if not (isinstance(kind, type) and issubclass(kind, TicketryError)):
         kind = TicketryError
     return kind(message["message"])
-
-
-__all__ = ["Events", "Silent", "StorageError", "TrainingError", "execute", "missing_steps"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import (
-    CONTROLS,
     RECIPES,
     DataSpec,
     FindSpec,
@@ -24,7 +23,7 @@ _DATA = ("task", "data", "text_column", "text_pair_column", "label_column", "tes
 _SEARCH = {
     "sparsity": "sparsity",
     "method": "method",
-    "from": "source",
+    "source": "source",
     "levels": "levels",
     "rate": "rate",
     "rate_of": "rate_of",
@@ -87,8 +86,6 @@ def build_find_spec(options: Mapping[str, Any]) -> FindSpec:
             if options.get(option) is not None
         }
     )
-    if search.method == "one-shot" and options.get("from") is None:
-        search = dataclasses.replace(search, source="trained")
     run = {name: options[name] for name in _RUN if options.get(name) is not None}
     run["model"] = run.get("model", "")
     for name in ("scope", "controls"):
@@ -117,6 +114,12 @@ def as_names(value: Any) -> tuple[str, ...]:
     parts = [value] if isinstance(value, str) else list(value)
     names = [name.strip() for part in parts for name in str(part).split(",")]
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _python_name(option: str) -> str:
+    """Return an option's name in Python; ``--from`` is ``source``, as ``from`` is a keyword."""
+    name = option.replace("-", "_")
+    return "source" if name == "from" else name
 
 
 _NUMBERS = {"sparsity", "rate", "min_layer_density", "epochs", "learning_rate"}
@@ -179,7 +182,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise ConfigError(f"--config {path} holds {kind}; expected `option: value` lines.")
-    options = {str(key).replace("-", "_"): value for key, value in content.items()}
+    options = {_python_name(str(key)): value for key, value in content.items()}
     known = OPTIONS | RUN_OPTIONS
     faults = [
         f"--config {path}: unknown option {name!r}.{_hint(name)}"
@@ -189,6 +192,3 @@ def read_config(path: Path) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults)
     return options
-
-
-__all__ = ["CONTROLS", "OPTIONS", "as_names", "build_find_spec", "read_config"]

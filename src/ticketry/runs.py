@@ -5,6 +5,7 @@ OUT/plan.json       the steps with their keys and costs
 OUT/store/          outputs of steps (unless --store names another folder)
 OUT/ticket/         the ticket
 OUT/report.html     the report
+OUT/model/          the fine-tuned sparse model, with --keep-model
 OUT/times.json      seconds and environment; not hashed
 OUT/finished.json   SHA-256 of the files above; written last
 """
@@ -29,6 +30,7 @@ PLAN_FILE = "plan.json"
 FINISHED_FILE = "finished.json"
 TIMES_FILE = "times.json"
 REPORT_FILE = "report.html"
+MODEL_FOLDER = "model"
 TICKET_FOLDER = "ticket"
 LOCK_FILE = ".lock"
 

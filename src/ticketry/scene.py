@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ticketry.config import DataSpec, Recipe, fingerprint
-from ticketry.errors import ConfigError, InputError
+from ticketry.errors import ConfigError
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.tasks.base import TaskData
@@ -119,7 +119,9 @@ def prepare(
     if data_spec.task:
         data = load_task(data_spec.task, split_seed=data_spec.split_seed, say=say)
     else:
-        assert data_spec.data and data_spec.text_column and data_spec.label_column
+        assert data_spec.data
+        assert data_spec.text_column
+        assert data_spec.label_column
         data = load_file(
             data_spec.data,
             text_column=data_spec.text_column,
@@ -152,8 +154,6 @@ def prepare(
         model_type=backbone.config.model_type,
         total_parameters=sum(p.numel() for p in backbone.parameters()),
     )
-    from dataclasses import asdict
-
     context = Context(
         base_name=model,
         base_revision=revision,
@@ -188,6 +188,3 @@ def choose_device(device: str) -> str:
 def _data_files(data: DataSpec) -> list[Path]:
     named = (data.data, data.test_data)
     return [Path(name) for name in named if name and Path(name).is_file()]
-
-
-__all__ = ["InputError", "Scene", "choose_device", "prepare"]

@@ -306,11 +306,16 @@ KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
 }
 
 
-def put_given_mask(store: Store, mask: Mask) -> str:
-    """Store a mask that was brought along, as if a step had made it; return its key."""
+def put_given_mask(store: Store, mask: Mask, *, dry: bool = False) -> str:
+    """Store a mask that was brought along, as if a step had made it; return its key.
+
+    With ``dry`` the key alone is worked out, for a plan that is only printed.
+    """
     from ticketry.maskfile import dump_mask
 
     key = fingerprint({"version": STEP_VERSION, "kind": "given-mask", "digest": mask.digest()})
+    if dry:
+        return key
     if (damage := store.check(key)) is not None and store.folder(key).exists():
         store.set_aside(damage)
     output = _mask_output(mask, {}, dump_mask(mask))

@@ -29,7 +29,8 @@ ROWS = [
     ["plan"],
     ["evidence", "card"],
     ["ticket"],
-    ["scene", "describe", "report", "console"],
+    ["scene", "describe", "report", "console", "reproduce"],
+    ["outcome"],
     ["api"],
     ["cli"],
 ]

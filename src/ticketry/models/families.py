@@ -23,12 +23,14 @@ class Family:
         scopes: scope name -> rule on canonical names and number of dimensions.
         embeddings: globs of the tensors that ``freeze_embeddings`` freezes.
         pooler: globs of backbone tensors that a checkpoint may lack; then they belong to the head.
+        reserved_positions: rows of the position table that no token can use.
     """
 
     model_type: str
     scopes: Mapping[str, ScopeRule]
     embeddings: tuple[str, ...]
     pooler: tuple[str, ...] = ()
+    reserved_positions: int = 0
 
 
 # The six block matrices of BERT and RoBERTa, each by its name: a looser glob would also catch the
@@ -64,6 +66,7 @@ FAMILIES: Mapping[str, Family] = {
             scopes={"encoder": ScopeRule("encoder", include=_BERT_BLOCK)},
             embeddings=("embeddings.*",),
             pooler=("pooler.*",),
+            reserved_positions=2,
         ),
         Family(
             "distilbert",

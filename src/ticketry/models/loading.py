@@ -1,0 +1,375 @@
+"""Load a base model or a classifier built on it, in fp32, and address its tensors by canonical name.
+
+Canonical names are those of the base ``AutoModel``'s ``state_dict``; a task model's prefix
+(``bert.``, ``transformer.``) is stripped, so one mask fits the base and every task model on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+
+from ticketry.config import fingerprint
+from ticketry.core.mask import Mask
+from ticketry.core.scope import resolve_scope
+from ticketry.errors import MaskError, ModelError
+from ticketry.models.families import FAMILIES, matching, scope_rule
+from ticketry.models.sources import (
+    TOKENIZER_FILES,
+    BaseRef,
+    has_tokenizer,
+    read_config,
+    resolve,
+    source_files,
+)
+
+_SHOWN = 3
+_NO_LIMIT = 10**6
+"""Tokenizers without a limit carry a huge number instead."""
+
+
+def load_backbone(base: BaseRef) -> PreTrainedModel:
+    """Load the base model as its checkpoint has it, with fp32 weights, in eval mode.
+
+    A pooler that the checkpoint lacks is left out: it would be random, so it belongs to the head.
+
+    Raises:
+        ModelError: the checkpoint does not fit its configuration, or transformers cannot load it.
+    """
+    model, missing = _load_auto(base)
+    if missing:
+        family = FAMILIES.get(read_config(base)["model_type"])
+        pooler = matching(missing, family.pooler) if family is not None else ()
+        if set(missing) - set(pooler):
+            raise ModelError(
+                f"the checkpoint of {base.name!r} lacks {len(missing)} of the model's tensors: "
+                f"{_some(missing)}. Expected all of them; get the whole checkpoint again."
+            )
+        model, _ = _load_auto(base, add_pooling_layer=False)
+    return model
+
+
+def _load_auto(base: BaseRef, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    with _loading(base):
+        model, info = AutoModel.from_pretrained(
+            str(base.path),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    return model, sorted(info["missing_keys"])
+
+
+def load_classifier(
+    base: BaseRef,
+    num_labels: int,
+    label_names: Sequence[str],
+    head_seed: int,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    attention: str | None = None,
+) -> PreTrainedModel:
+    """Build a sequence classifier at θ0: the base's weights and a fresh head.
+
+    Args:
+        base: the base model.
+        num_labels: classes.
+        label_names: class names, in index order.
+        head_seed: decides the head's initial values alone; the global RNG is neither read nor
+            moved. A head that the checkpoint holds is not used: every arm starts from the seed.
+        weights: the base's tensors by canonical name, to save reading them again; copied.
+        attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
+    Returns:
+        The model in eval mode, fp32, on the CPU.
+
+    Raises:
+        ModelError: the base has no classifier in transformers, or its weights do not fit.
+    """
+    if weights is None:
+        weights = canonical_tensors(load_backbone(base))
+    with _loading(base):
+        config = AutoConfig.from_pretrained(
+            str(base.path),
+            local_files_only=True,
+            trust_remote_code=False,
+            num_labels=num_labels,
+            id2label=dict(enumerate(label_names)),
+            label2id={label: index for index, label in enumerate(label_names)},
+        )
+    try:
+        model_class = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    except KeyError as error:
+        raise ModelError(
+            f"{base.name!r} is a {config.model_type} model, for which transformers has no sequence "
+            "classifier; give a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2."
+        ) from error
+    prefix = model_class.base_model_prefix
+    # Cloned: transformers puts the given tensors into the model, and training would change ours.
+    state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
+    options = {} if attention is None else {"attn_implementation": attention}
+    with _loading(base), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(head_seed)
+        model, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    family = FAMILIES.get(config.model_type)
+    lost = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{prefix}.")]
+    if family is not None:
+        lost = [n for n in lost if not matching([n.removeprefix(f"{prefix}.")], family.pooler)]
+    if lost:
+        raise ModelError(
+            f"the classifier built on {base.name!r} has tensors that the base lacks: "
+            f"{_some(lost)}; they would start at random. Expected only a head to be new."
+        )
+    return model
+
+
+def load_tokenizer(base: BaseRef) -> Any:
+    """Load the base's tokenizer; one without a padding token pads with its end-of-text token.
+
+    Raises:
+        ModelError: its files are missing or cannot be read.
+    """
+    if not has_tokenizer(base):
+        raise ModelError(
+            f"the folder of {base.name!r} holds no tokenizer (none of "
+            f"{', '.join(TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained."
+        )
+    with _loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(base.path), local_files_only=True, trust_remote_code=False
+        )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"the tokenizer of {base.name!r} has neither a padding nor an end-of-text token; "
+                "set pad_token in its tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def length_limit(base: BaseRef, tokenizer: Any) -> int | None:
+    """Return the most tokens that the base can read, ``None`` when nothing limits it."""
+    config = read_config(base)
+    family = FAMILIES.get(config["model_type"])
+    limits = []
+    if getattr(tokenizer, "model_max_length", _NO_LIMIT) < _NO_LIMIT:
+        limits.append(int(tokenizer.model_max_length))
+    for key in ("max_position_embeddings", "n_positions"):
+        if isinstance(config.get(key), int) and config[key] > 0:
+            # RoBERTa counts positions from its padding index + 1, so 514 rows hold 512 tokens.
+            reserved = family.reserved_positions if family is not None else 0
+            limits.append(config[key] - reserved)
+    return min(limits) if limits else None
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """Return the base inside a task model, a wrapper around one, or the base itself.
+
+    Raises:
+        ModelError: there is no transformers model inside.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            base: nn.Module = module.base_model
+            return base
+    raise ModelError(
+        f"{type(model).__name__} holds no transformers model; expected a base model or a task "
+        "model built on one."
+    )
+
+
+def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the base's parameters by canonical name; a tied one stands once, under its first."""
+    return dict(base_model(model).named_parameters())
+
+
+def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the base's parameters and saved buffers by canonical name, detached, not copied."""
+    base = base_model(model)
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in base.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor.detach()
+    return tensors
+
+
+def tensor_hashes(source: nn.Module | Mapping[str, Tensor]) -> dict[str, str]:
+    """Return each tensor's SHA-256 (hex) over its shape and its float32 little-endian bytes.
+
+    Args:
+        source: a model (its base's tensors count), or tensors by canonical name.
+    """
+    tensors = canonical_tensors(source) if isinstance(source, nn.Module) else source
+    hashes = {}
+    for name, tensor in tensors.items():
+        digest = hashlib.sha256(f"{tuple(tensor.shape)}".encode())
+        values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+        digest.update(values.astype("<f4", copy=False).reshape(-1).view("u1").data)
+        hashes[name] = digest.hexdigest()
+    return hashes
+
+
+def base_sha256(hashes: Mapping[str, str]) -> str:
+    """Return one SHA-256 (hex) over the hashes of all of a base's tensors."""
+    return fingerprint(dict(hashes))
+
+
+def prunable(
+    source: nn.Module | Mapping[str, tuple[int, ...]],
+    scope: str | Sequence[str],
+    *,
+    model_type: str | None = None,
+) -> tuple[str, ...]:
+    """Return the names of the tensors that a scope selects, sorted.
+
+    Args:
+        source: a base model as :func:`load_backbone` gives it, or shapes by canonical name.
+        scope: a scope's name, or patterns (:func:`ticketry.models.families.scope_rule`).
+        model_type: the family, when only shapes are given.
+
+    Raises:
+        ScopeError: nothing is selected, or the scope's pooler is not in the base.
+        UnknownNameError: an unknown scope, or a family without named scopes.
+    """
+    shared: dict[str, str] = {}
+    if isinstance(source, nn.Module):
+        base = base_model(source)
+        model_type = model_type or str(getattr(base.config, "model_type", "?"))
+        owners: dict[int, str] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, parameter in base.named_parameters(remove_duplicate=False):
+            shapes[name] = tuple(parameter.shape)
+            owner = owners.setdefault(id(parameter), name)
+            if owner != name:
+                shared[name] = owner
+    else:
+        shapes = {name: tuple(shape) for name, shape in source.items()}
+    rule = scope_rule(scope, model_type or "?")
+    return resolve_scope(shapes, rule, shared=shared)
+
+
+@torch.no_grad()
+def apply_mask_(model: nn.Module, mask: Mask) -> None:
+    """Set the pruned weights of ``model`` to zero, in place; other tensors stay as they are.
+
+    Raises:
+        MaskError: a name or shape does not fit; the model is unchanged.
+    """
+    parameters = masked_parameters(model, mask)
+    for name, parameter in parameters.items():
+        parameter.masked_fill_(~mask[name].to(parameter.device), 0)
+
+
+def masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
+    """Return the parameters that a mask speaks of, by canonical name.
+
+    Raises:
+        MaskError: the model lacks one, or its shape differs.
+    """
+    parameters = canonical_parameters(model)
+    lacking = [name for name in mask if name not in parameters]
+    if lacking:
+        raise MaskError(
+            f"the model lacks {len(lacking)} of {len(mask)} masked tensors: {_some(lacking)}; "
+            "expected a model built on the base that the mask was made for."
+        )
+    for name in mask:
+        if tuple(parameters[name].shape) != mask.shape(name):
+            raise MaskError(
+                f"tensor {name} has shape {tuple(parameters[name].shape)} in the model and "
+                f"{mask.shape(name)} in the mask; expected the base that the mask was made for."
+            )
+    return {name: parameters[name] for name in mask}
+
+
+def embedding_parameters(model: nn.Module) -> tuple[nn.Parameter, ...]:
+    """Return the parameters that ``freeze_embeddings`` freezes.
+
+    An unlisted family's are those of the layer that transformers calls the input embedding.
+    """
+    base = base_model(model)
+    parameters = canonical_parameters(model)
+    family = FAMILIES.get(str(getattr(base.config, "model_type", "")))
+    if family is not None:
+        return tuple(parameters[name] for name in matching(parameters, family.embeddings))
+    return tuple(base.get_input_embeddings().parameters())  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' load reports, progress bars and warnings off the terminal meanwhile."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _loading(base: BaseRef) -> Iterator[None]:
+    """Load quietly, leave the global RNG alone, and name the model in any error."""
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            yield
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # transformers raises a dozen kinds for files that do not fit
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:3]) or type(error).__name__
+        raise ModelError(
+            f"{base.name!r} cannot be loaded from {base.path}: {reason[:500]}. Expected a whole "
+            "model folder as save_pretrained writes it."
+        ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
+
+
+__all__ = [
+    "BaseRef",
+    "apply_mask_",
+    "base_model",
+    "base_sha256",
+    "canonical_parameters",
+    "canonical_tensors",
+    "embedding_parameters",
+    "length_limit",
+    "load_backbone",
+    "load_classifier",
+    "load_tokenizer",
+    "masked_parameters",
+    "prunable",
+    "quiet",
+    "resolve",
+    "source_files",
+    "tensor_hashes",
+]

@@ -1,0 +1,85 @@
+"""The command that gives a spec again, for the evidence and the report. Torch-free."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ticketry.config import RECIPES, DataSpec, FindSpec
+
+_RECIPE_FLAGS = {
+    "--epochs": "epochs",
+    "--learning-rate": "learning_rate",
+    "--batch-size": "batch_size",
+    "--max-length": "max_length_tokens",
+    "--train-samples": "train_samples",
+    "--dtype": "dtype",
+}
+
+
+def data_flags(data: DataSpec) -> list[str]:
+    """Return the options that choose the data."""
+    flags = {
+        "--task": data.task,
+        "--data": data.data,
+        "--text-column": data.text_column,
+        "--text-pair-column": data.text_pair_column,
+        "--label-column": data.label_column,
+        "--test-data": data.test_data,
+    }
+    return [f"{flag} {shlex.quote(value)}" for flag, value in flags.items() if value]
+
+
+def shared_flags(spec: FindSpec) -> list[str]:
+    """Return the options that ``find`` and ``verify`` share, defaults of the recipe left out."""
+    parts = [
+        f"--replicates {spec.replicates}",
+        f"--controls {','.join(spec.controls) or 'none'}",
+        f"--recipe {spec.recipe.name}",
+    ]
+    named = RECIPES[spec.recipe.name]
+    for flag, field in _RECIPE_FLAGS.items():
+        value = getattr(spec.recipe, field)
+        if value != getattr(named, field):
+            parts.append(f"{flag} {_plain(value)}")
+    if spec.seed:
+        parts.append(f"--seed {spec.seed}")
+    if spec.device != FindSpec.device:
+        parts.append(f"--device {spec.device}")
+    if spec.threads != FindSpec.threads:
+        parts.append(f"--threads {spec.threads}")
+    if spec.keep_model:
+        parts.append("--keep-model")
+    return parts
+
+
+def find_command(spec: FindSpec, out: Path) -> str:
+    """Return the ``ticketry find`` command of a spec."""
+    search = spec.search
+    parts = [f"ticketry find --model {shlex.quote(spec.model)}"]
+    if spec.revision:
+        parts.append(f"--revision {shlex.quote(spec.revision)}")
+    parts += data_flags(spec.data)
+    parts.append(f"--sparsity {_plain(search.sparsity)} --method {search.method}")
+    if search.method == "one-shot":
+        parts.append(f"--from {search.source}")
+    if search.levels is not None and search.method == "imp":
+        parts.append(f"--levels {search.levels}")
+    if search.rate is not None:
+        parts.append(f"--rate {_plain(search.rate)} --rate-of {search.rate_of}")
+    if search.min_layer_density:
+        parts.append(f"--min-layer-density {_plain(search.min_layer_density)}")
+    if spec.scope != ("encoder",):
+        parts += [f"--scope {shlex.quote(name)}" for name in spec.scope]
+    return " ".join([*parts, *shared_flags(spec), f"--out {shlex.quote(str(out))}"])
+
+
+def verify_command(spec: FindSpec, out: Path) -> str:
+    """Return the ``ticketry verify`` command of a spec; the ticket's place is left open."""
+    parts = ["ticketry verify TICKET", *data_flags(spec.data), *shared_flags(spec)]
+    return " ".join([*parts, f"--out {shlex.quote(str(out))}"])
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
