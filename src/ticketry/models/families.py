@@ -1,6 +1,6 @@
-"""What differs between model families, as data: which tensors are prunable, which are embeddings.
+"""What differs between model families, as data: prunable tensors, embeddings, pooler.
 
-Names are canonical: those of the base ``AutoModel``'s ``state_dict``, without a task model's prefix.
+Names are canonical: those of the base ``AutoModel``'s ``state_dict``, without a task prefix.
 A scope is a function of the base and a scope name, never of the task (heads are out of reach).
 """
 
@@ -85,7 +85,7 @@ FAMILIES: Mapping[str, Family] = {
             },
             embeddings=("embeddings.*",),
         ),
-        # Conv1D stores [in, out], the transpose of a Linear; still 2-D, and a mask has no direction.
+        # Conv1D stores [in, out], the transpose of a Linear; a mask knows no direction.
         Family(
             "gpt2",
             scopes={

@@ -1,4 +1,4 @@
-"""Load a base model or a classifier built on it, in fp32, and address its tensors by canonical name.
+"""Load a base or a classifier built on it, in fp32, and address tensors by canonical name.
 
 Canonical names are those of the base ``AutoModel``'s ``state_dict``; a task model's prefix
 (``bert.``, ``transformer.``) is stripped, so one mask fits the base and every task model on it.

@@ -1,0 +1,185 @@
+"""A training's state between two optimizer steps, in one safetensors file: nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ticketry.config import canonical_json
+from ticketry.errors import StorageError
+from ticketry.files import storage_errors
+
+FILE = "checkpoint.safetensors"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a training needs to go on bit for bit, beside its recipe, seed, data and mask.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: tokens seen, without padding.
+        examples: examples seen.
+        losses: the loss of each step done, float64.
+        tensors: ``parameter/…`` and ``buffer/…`` of the model, ``optimizer/INDEX/…``, ``rng/…``.
+    """
+
+    step: int
+    tokens: int
+    examples: int
+    losses: Tensor
+    tensors: Mapping[str, Tensor]
+
+
+def take(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    tokens: int,
+    examples: int,
+    losses: list[float],
+) -> Checkpoint:
+    """Gather the state of a training; tensors are not copied."""
+    tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
+    if any(parameter.is_cuda for parameter in model.parameters()):
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[f"parameter/{name}"] = parameter.detach()
+    for name, buffer in model.named_buffers():
+        tensors[f"buffer/{name}"] = buffer
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer/{index}/{key}"] = value
+    return Checkpoint(step, tokens, examples, torch.tensor(losses, dtype=torch.float64), tensors)
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's state into a model at θ0, its fresh optimizer and torch's RNG.
+
+    Raises:
+        ValueError: it was taken from another model; nothing was changed.
+    """
+    targets: dict[str, Tensor] = {
+        f"parameter/{name}": parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    targets |= {f"buffer/{name}": buffer for name, buffer in model.named_buffers()}
+    found = {
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(("parameter/", "buffer/"))
+    }
+    if {n: (t.shape, t.dtype) for n, t in targets.items()} != {
+        n: (t.shape, t.dtype) for n, t in found.items()
+    }:
+        raise ValueError("its tensors are not this model's")
+    for name, target in targets.items():
+        target.copy_(found[name])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(checkpoint.tensors["rng/cpu"])
+    if "rng/cuda" in checkpoint.tensors:
+        torch.cuda.set_rng_state(checkpoint.tensors["rng/cuda"])
+
+
+def save(folder: Path, checkpoint: Checkpoint, identity: str) -> None:
+    """Write a checkpoint atomically: a reader finds the last one or this one, whole.
+
+    Args:
+        folder: made when it does not exist.
+        checkpoint: from :func:`take`.
+        identity: fingerprint of what decides the training; another training's is not resumed.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in {**checkpoint.tensors, "losses": checkpoint.losses}.items()
+    }
+    facts = {
+        "version": VERSION,
+        "identity": identity,
+        "step": checkpoint.step,
+        "tokens": checkpoint.tokens,
+        "examples": checkpoint.examples,
+    }
+    metadata = {"facts": canonical_json(facts), "sha256": _digest(tensors, facts)}
+    with storage_errors(folder / FILE):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=folder)
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata)
+            with open(temporary, "rb") as file:  # noqa: PTH123
+                os.fsync(file.fileno())
+            Path(temporary).replace(folder / FILE)
+        except SafetensorError as error:  # wraps the OSError of a full disk
+            raise StorageError(
+                f"cannot write {folder / FILE}: {error}; free some space, then run the same "
+                "command again."
+            ) from error
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def load(folder: Path, identity: str) -> tuple[Checkpoint | None, str | None]:
+    """Read the checkpoint of a training.
+
+    Args:
+        folder: as given to :func:`save`.
+        identity: of the training that wants to go on.
+    Returns:
+        The checkpoint, if a whole one of this training is there; else ``None``, with a warning
+        when a file was there all the same.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None, None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = json.loads(metadata["facts"])
+        if metadata["sha256"] != _digest(tensors, facts):
+            raise ValueError("its SHA-256 differs from the one written")
+        if (facts["version"], facts["identity"]) != (VERSION, identity):
+            raise ValueError("it is another training's")
+        losses = tensors.pop("losses")
+        found = Checkpoint(facts["step"], facts["tokens"], facts["examples"], losses, tensors)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        return None, (
+            f"the checkpoint {path.name} cannot be used ({error}); "
+            "this training starts again from its beginning"
+        )
+    return found, None
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(canonical_json(facts).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}/".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,289 @@
+"""The one training loop: from θ0, under a mask or dense, the same for every arm.
+
+A training is decided by workload, recipe, seed and mask: on one machine, with the same versions and
+thread count, it gives the same bytes, also when it was stopped and went on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import is_initialized
+from torch import nn
+
+from ticketry import checkpoint as checkpoints
+from ticketry.config import Recipe, derive_seed, fingerprint
+from ticketry.core.mask import Mask
+from ticketry.enforce import MaskEnforcer
+from ticketry.errors import TrainingError
+from ticketry.models.loading import embedding_parameters
+from ticketry.tasks.workload import Batch, Workload, precision
+
+_FUSED_ON = ("cpu", "cuda")
+_FINAL_SHARE = 0.1
+"""Share of the steps over which the final loss is a mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainOutcome:
+    """A trained model and what was seen on the way.
+
+    Attributes:
+        model: in eval mode, on the training's device; pruned weights are exactly zero.
+        steps: optimizer steps.
+        train_examples: examples seen, forward and backward; each pass counts.
+        train_tokens: their tokens without padding.
+        mean_loss: mean of all steps' losses.
+        final_loss: mean over the last tenth of the steps.
+        truncated: split -> texts that were cut.
+        warnings: what went wrong on the way without stopping it; not part of :meth:`record`, for
+            a training that was stopped and went on must leave the same record.
+        resumed_at_step: where a checkpoint was taken up; 0 without one.
+        seconds: of this call.
+    """
+
+    model: nn.Module
+    steps: int
+    train_examples: int
+    train_tokens: int
+    mean_loss: float
+    final_loss: float
+    truncated: Mapping[str, int]
+    warnings: tuple[str, ...]
+    resumed_at_step: int
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """Return what is the same each time this training is done, as JSON values."""
+        return {
+            "steps": self.steps,
+            "train_examples": self.train_examples,
+            "train_tokens": self.train_tokens,
+            "mean_loss": self.mean_loss,
+            "final_loss": self.final_loss,
+            "truncated": dict(self.truncated),
+        }
+
+
+def train(
+    workload: Workload,
+    recipe: Recipe,
+    *,
+    seed: int,
+    mask: Mask | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every_s: float = 300.0,
+) -> TrainOutcome:
+    """Fine-tune m⊙θ0 (dense without a mask) with a fresh head and a fresh optimizer.
+
+    Args:
+        workload: builds the model at θ0 and gives batches and losses.
+        recipe: budget, learning rate and precision.
+        seed: decides the head (``derive_seed(seed, "head")``), the order of the data and dropout,
+            each by itself; the global RNG is left as it was.
+        mask: on the base's canonical names; pruned weights stay exactly zero.
+        device: ``cpu`` or ``cuda``.
+        progress: called with (steps done, steps) after each optimizer step; may raise to stop.
+        checkpoint: a folder for this training alone; the training goes on from what lies there.
+        checkpoint_every_s: seconds between two checkpoints.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite; names the step.
+        MaskError: the mask does not fit the model.
+        StorageError: a checkpoint could not be written.
+    """
+    started = time.monotonic()
+    target = torch.device(device)
+    # Precision is set by `precision` below, as in evaluation: an Accelerator's is a setting of the
+    # whole process, and one process trains in several.
+    accelerator = Accelerator(
+        cpu=target.type == "cpu", mixed_precision=None if is_initialized() else "no"
+    )
+    batches = workload.batches(derive_seed(seed, "order"), recipe)
+    steps = len(batches)
+    model = workload.build(derive_seed(seed, "head"), device)
+    with (
+        _frozen_embeddings(model, recipe),
+        MaskEnforcer(model, mask) if mask is not None else contextlib.nullcontext() as enforcer,
+        _seeded(derive_seed(seed, "dropout"), target),
+    ):
+        optimizer = make_optimizer(model, recipe, target)
+        identity = _identity(recipe, seed, mask, steps, device)
+        resumed, warnings = _resume(checkpoint, identity, model, optimizer)
+        losses: list[float] = [] if resumed is None else resumed.losses.tolist()
+        first, tokens, examples = (
+            (0, 0, 0) if resumed is None else (resumed.step, resumed.tokens, resumed.examples)
+        )
+        saved = time.monotonic()
+        model.train()
+        for step in range(first, steps):
+            batch = {name: tensor.to(target) for name, tensor in batches[step].items()}
+            rate = _set_learning_rate(optimizer, recipe, step, steps)
+            losses.append(
+                _update(
+                    workload, model, batch, optimizer, accelerator, recipe, rate, at=(step, steps)
+                )
+            )
+            seen = workload.count(batch)
+            examples, tokens = examples + seen[0], tokens + seen[1]
+            if progress is not None:
+                progress(step + 1, steps)
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_every_s:
+                state = checkpoints.take(
+                    model, optimizer, step=step + 1, tokens=tokens, examples=examples, losses=losses
+                )
+                checkpoints.save(checkpoint, state, identity)
+                saved = time.monotonic()
+        if enforcer is not None:
+            enforcer.check()
+    model.eval()
+    last = losses[-max(1, round(_FINAL_SHARE * steps)) :]
+    return TrainOutcome(
+        model=model,
+        steps=steps,
+        train_examples=examples,
+        train_tokens=tokens,
+        mean_loss=math.fsum(losses) / len(losses),
+        final_loss=math.fsum(last) / len(last),
+        truncated=workload.truncated,
+        warnings=warnings,
+        resumed_at_step=first,
+        seconds=time.monotonic() - started,
+    )
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """Return a fresh AdamW over the trainable parameters; biases and norms are not decayed."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    # Unfused, the update of an embedding table alone costs as much as a forward pass on a CPU.
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        eps=recipe.adam_eps,
+        fused=device.type in _FUSED_ON,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Return the rate of optimizer step ``step`` (from 0) of ``steps``: warm-up, then to zero.
+
+    Source: transformers' ``get_linear_schedule_with_warmup``.
+    """
+    warmup = round(recipe.warmup_fraction * steps)
+    if step < warmup:
+        return recipe.learning_rate * step / warmup
+    return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
+
+
+def _set_learning_rate(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int
+) -> float:
+    rate = learning_rate(recipe, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _update(
+    workload: Workload,
+    model: nn.Module,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    recipe: Recipe,
+    rate: float,
+    *,
+    at: tuple[int, int],
+) -> float:
+    """Make one optimizer step; return the loss before it."""
+    with precision(next(model.parameters()).device, recipe.dtype):
+        loss = workload.loss(model, batch)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise _diverged(f"the loss is {value}", recipe, rate, at)
+    accelerator.backward(loss)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    limit = recipe.clip_norm if recipe.clip_norm > 0 else math.inf
+    norm = float(accelerator.clip_grad_norm_(parameters, limit))
+    if not math.isfinite(norm):
+        # A norm that is not finite turns every gradient, also of pruned weights, into NaN.
+        raise _diverged(f"the gradient's norm is {norm}", recipe, rate, at)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _diverged(what: str, recipe: Recipe, rate: float, at: tuple[int, int]) -> TrainingError:
+    step, steps = at
+    dtype = "" if recipe.dtype == "float32" else ", or --dtype float32"
+    return TrainingError(
+        f"{what} at step {step + 1} of {steps} (epoch {recipe.epochs * step / steps:.2f} of "
+        f"{recipe.epochs:g}, learning rate {rate:.3g}); expected a finite number. Try a lower "
+        f"--learning-rate than {recipe.learning_rate:g}{dtype}. What was finished is kept."
+    )
+
+
+def _resume(
+    folder: Path | None, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[checkpoints.Checkpoint | None, tuple[str, ...]]:
+    if folder is None:
+        return None, ()
+    found, warning = checkpoints.load(folder, identity)
+    if found is not None:
+        try:
+            checkpoints.restore(found, model, optimizer)
+        except (ValueError, KeyError) as error:
+            found, warning = None, f"the checkpoint cannot be used ({error}); it is started again"
+    return found, () if warning is None else (warning,)
+
+
+def _identity(recipe: Recipe, seed: int, mask: Mask | None, steps: int, device: str) -> str:
+    """Fingerprint what decides a training, as far as this module knows it."""
+    return fingerprint(
+        {
+            "recipe": dataclasses.asdict(recipe),
+            "seed": seed,
+            "mask": None if mask is None else mask.digest(),
+            "steps": steps,
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+    )
+
+
+@contextlib.contextmanager
+def _frozen_embeddings(model: nn.Module, recipe: Recipe) -> Iterator[None]:
+    """Freeze the embeddings meanwhile, if the recipe says so."""
+    frozen = embedding_parameters(model) if recipe.freeze_embeddings else ()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw torch's random numbers from ``seed`` meanwhile; then go on as if nothing was drawn."""
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
