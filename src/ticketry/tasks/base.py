@@ -1,0 +1,139 @@
+"""What a task's data are, whatever they were read from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ticketry.config import derive_seed, fingerprint
+from ticketry.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples in a fixed order.
+
+    Attributes:
+        texts: one a example.
+        pairs: the second text of each example, or None.
+        labels: class indices.
+    """
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: tuple[int, ...]
+
+    def take(self, indices: Sequence[int]) -> Split:
+        """Return the examples at ``indices``, in that order."""
+        return Split(
+            tuple(self.texts[i] for i in indices),
+            None if self.pairs is None else tuple(self.pairs[i] for i in indices),
+            tuple(self.labels[i] for i in indices),
+        )
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Prepared splits with all that a verdict needs to know of them.
+
+    Attributes:
+        name: short, for people.
+        source: where the examples come from.
+        labels: class names, in the order of their indices.
+        metric: a key of :data:`ticketry.metrics.METRICS`.
+        margin: the loss in that metric that still counts as "not worse".
+        notes: what was dropped or grouped, with counts.
+    """
+
+    name: str
+    source: str
+    labels: tuple[str, ...]
+    metric: str
+    margin: float
+    train: Split
+    validation: Split
+    test: Split
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Hash over texts, labels, class names and split membership; names and notes aside."""
+        splits = {name: dataclasses.asdict(getattr(self, name)) for name in SPLITS}
+        return fingerprint({"labels": list(self.labels), **splits})
+
+    def limited(self, train_samples: int, seed: int) -> TaskData:
+        """Return the data with a stratified, seeded part of the training split.
+
+        Args:
+            train_samples: examples to keep, each class in proportion (largest remainders).
+            seed: decides which.
+        """
+        labels = self.train.labels
+        if train_samples >= len(labels):
+            return self
+        by_class: dict[int, list[int]] = {}
+        for index, label in enumerate(labels):
+            by_class.setdefault(label, []).append(index)
+        draw = random.Random(derive_seed(seed, "train-samples"))
+        exact = {c: train_samples * len(rows) / len(labels) for c, rows in by_class.items()}
+        counts = {c: int(share) for c, share in exact.items()}
+        rest = sorted(exact, key=lambda c: (counts[c] - exact[c], c))
+        for c in rest[: train_samples - sum(counts.values())]:
+            counts[c] += 1
+        chosen = [i for c in sorted(by_class) for i in draw.sample(by_class[c], counts[c])]
+        return dataclasses.replace(self, train=self.train.take(sorted(chosen)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the data as JSON values."""
+        return {**dataclasses.asdict(self), "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TaskData:
+        """Rebuild the data from :meth:`to_json` and check their hash.
+
+        Raises:
+            DataError: they are not what was written.
+        """
+        try:
+            splits = {
+                name: Split(
+                    tuple(data[name]["texts"]),
+                    None if data[name]["pairs"] is None else tuple(data[name]["pairs"]),
+                    tuple(data[name]["labels"]),
+                )
+                for name in SPLITS
+            }
+            names = ("name", "source", "metric", "margin")
+            found = cls(
+                labels=tuple(data["labels"]),
+                notes=tuple(data["notes"]),
+                **{name: data[name] for name in names},
+                **splits,
+            )
+            intact = found.sha256 == data["sha256"]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"the prepared data are damaged: {error!r}.") from error
+        if not intact:
+            raise DataError("the prepared data are damaged: they do not fit their hash.")
+        return found
+
+    @classmethod
+    def read(cls, path: Path) -> TaskData:
+        """Read prepared data from a store.
+
+        Raises:
+            DataError: missing or damaged; says what to do.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, DataError) as error:
+            raise DataError(
+                f"{path} is missing or damaged ({error}); delete it and run the command again."
+            ) from error

@@ -1,0 +1,226 @@
+"""Read tables: files by their extension, anything else as a data set of ``datasets``.
+
+The only import of ``datasets`` is here; it is an extra (``pip install 'ticketry[data]'``).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ticketry.errors import DataError, nearest
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of values.
+
+    Attributes:
+        source: the file or data set, for messages.
+        columns: name -> values, all of one length.
+        first_row: what people call the first example: 2 below a header line, else 1.
+        names: class names of an integer label column, where the source knows them.
+    """
+
+    source: str
+    columns: dict[str, list[Any]]
+    first_row: int
+    names: tuple[str, ...] | None = None
+
+    @property
+    def length(self) -> int:
+        """Rows."""
+        return max((len(values) for values in self.columns.values()), default=0)
+
+
+def read_table(name: str) -> dict[str, Table]:
+    """Read a file (as ``train``), or a data set with the splits that it has.
+
+    Raises:
+        DataError: not found, not readable, or not a table.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return {"train": _read_file(path)}
+    if path.is_dir():
+        return _read_dataset(name)
+    if path.suffix.lower() in FORMATS or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise DataError(f"there is no file {name!r}.{_beside(path)}")
+    return _read_dataset(name)
+
+
+def _beside(path: Path) -> str:
+    """Name the nearest files that are there."""
+    if not path.parent.is_dir():
+        return f" The folder {str(path.parent)!r} does not exist either."
+    files = [p.name for p in path.parent.iterdir() if p.suffix.lower() in FORMATS]
+    close = nearest(path.name, files)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def _read_file(path: Path) -> Table:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise DataError(
+            f"{path} has the extension {path.suffix!r}; expected {', '.join(FORMATS)}. "
+            "Nothing was opened."
+        )
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    text = _decode(path)
+    if suffix in SEPARATORS:
+        return _read_separated(path, text, SEPARATORS[suffix])
+    return _read_json(path, text)
+
+
+def _decode(path: Path) -> str:
+    """Return a file's text: UTF-8, with or without a byte-order mark."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in data[:1000]:
+        raise DataError(
+            f"{path} looks like UTF-16; expected UTF-8. Convert it: "
+            f"iconv -f UTF-16 -t UTF-8 {path.name} > {path.stem}-utf8{path.suffix}"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} in line {line}. If it is "
+            f"Latin-1, convert it: iconv -f LATIN1 -t UTF-8 {path.name} > "
+            f"{path.stem}-utf8{path.suffix}"
+        ) from error
+
+
+def _read_separated(path: Path, text: str, separator: str) -> Table:
+    # Cells of long texts are wanted whole; the library's default limit is 128 KiB.
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = next(reader, [])
+        _check_header(path, header)
+        rows: list[list[str]] = []
+        for row in reader:
+            if not row:
+                continue  # an empty line
+            if len(row) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields, but the header has "
+                    f"{len(header)}. Quote texts that hold {separator!r} or line ends."
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
+    columns: dict[str, list[Any]] = {
+        name: [row[i] for row in rows] for i, name in enumerate(header)
+    }
+    return Table(str(path), columns, first_row=2)
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    double = [name for name, count in Counter(header).items() if count > 1]
+    if double:
+        raise DataError(
+            f"{path} has {len(double)} column name(s) more than once: "
+            f"{', '.join(map(repr, double[:5]))}; rename them, so that one is meant."
+        )
+
+
+def _read_json(path: Path, text: str) -> Table:
+    """Read JSON lines, or one JSON array of objects."""
+    if text.lstrip().startswith("["):
+        try:
+            objects = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} is not JSON: {error}.") from error
+        numbered = list(enumerate(objects, start=1))
+    else:
+        numbered = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                numbered.append((number, json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number} is not JSON: {error}.") from error
+    names: dict[str, None] = {}
+    for number, value in numbered:
+        if not isinstance(value, dict):
+            raise DataError(
+                f"{path}, line {number} holds {type(value).__name__}; expected an object "
+                '{"column": value, …}.'
+            )
+        names.update(dict.fromkeys(value))
+    columns = {name: [value.get(name) for _, value in numbered] for name in names}
+    return Table(str(path), columns, first_row=1)
+
+
+def _read_parquet(path: Path) -> Table:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(
+            f"{path}: parquet needs pyarrow; install it with: pip install 'ticketry[data]'"
+        ) from error
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is not a parquet file: {reason}") from error
+    _check_header(path, table.column_names)
+    return Table(str(path), table.to_pydict(), first_row=1)
+
+
+def _read_dataset(name: str) -> dict[str, Table]:
+    """Load a hub data set, or a local folder in the hub's own layout."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"{name!r} is no file here; a hub data set needs: pip install 'ticketry[data]'"
+        ) from error
+    try:
+        datasets.disable_progress_bars()
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # the library raises dozens of kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise DataError(
+            f"{name!r} is neither a file here nor a data set that could be loaded: {reason}"
+        ) from error
+    if "train" not in loaded:
+        raise DataError(
+            f"{name!r} has the splits {', '.join(map(repr, loaded))}; expected 'train' among them."
+        )
+    tables = {
+        split: _from_dataset(f"{name} ({split})", loaded[split])
+        for split in ("train", "validation", "test")
+        if split in loaded
+    }
+    return {split: table for split, table in tables.items() if split == "train" or _labelled(table)}
+
+
+def _from_dataset(source: str, dataset: Any) -> Table:
+    names = None
+    for feature in dataset.features.values():
+        if type(feature).__name__ == "ClassLabel":
+            names = tuple(feature.names)
+    return Table(source, dataset.to_dict(), first_row=1, names=names)
+
+
+def _labelled(table: Table) -> bool:
+    """Say whether a held-out split's labels are there (hub data sets hide them as -1)."""
+    return not any(
+        values and all(value == -1 for value in values) for values in table.columns.values()
+    )
