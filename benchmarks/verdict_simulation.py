@@ -120,9 +120,7 @@ def rates(
         simulations,
         yes=float(np.mean([v.noninferior == "yes" for v in answers])),
         no=float(np.mean([v.noninferior == "no" for v in answers])),
-        two_ends=float(
-            np.mean([min(v.seed_ci_low, v.example_ci_low) > -MARGIN for v in answers])
-        ),
+        two_ends=float(np.mean([min(v.seed_ci_low, v.example_ci_low) > -MARGIN for v in answers])),
     )
 
 

@@ -117,7 +117,7 @@ def test_inconclusive_by_seeds_says_how_many_replicates_would_decide() -> None:
     # n = 6: 2.015048 * .0033994 = .0068499, yes.
     found = verdict([1_500] * 3, [1_620, 1_460, 1_500], n=10_000)
     assert found.noninferior == "inconclusive"
-    assert found.seed_ci_low == pytest.approx(-0.0026667 - 2.919986 * 0.0083267 / math.sqrt(3))
+    assert found.seed_ci_low == pytest.approx(-0.0026667 - 2.919986 * 0.0048074, abs=1e-6)
     assert found.example_ci_low > -0.01
     assert (found.replicates_needed, found.examples_needed) == (6, None)
     assert "About 6 replicates would decide." in found.sentences()[0]
@@ -287,7 +287,7 @@ def test_three_replicates_rarely_say_yes_and_the_words_say_so() -> None:
     assert found.equal_ticket_pass_rate == pytest.approx(simulated, abs=0.01)
     said = " ".join(found.sentences())
     assert "With 3 replicates this test rarely says yes" in said
-    assert "about 25% of the time" in said or "about 26% of the time" in said
+    assert f"by seeds about {100 * found.equal_ticket_pass_rate:.0f}% of the time" in said
 
 
 def test_words_keep_an_end_apart_from_the_margin() -> None:
@@ -429,7 +429,7 @@ def simulation() -> ModuleType:
 
 
 @pytest.mark.parametrize("mix", range(5))
-@pytest.mark.parametrize(("points", "simulations"), [(-1.0, 400), (-1.3, 100)])
+@pytest.mark.parametrize(("points", "simulations"), [(-1.0, 300), (-1.3, 100)])
 def test_truly_worse_tickets_rarely_earn_a_yes(
     simulation: ModuleType, mix: int, points: float, simulations: int
 ) -> None:
@@ -448,6 +448,6 @@ def test_the_overall_interval_is_what_keeps_mixed_noise_at_its_rate(
     simulation: ModuleType,
 ) -> None:
     # Ten replicates, seeds and examples of one size: the two ends alone pass too often.
-    found = simulation.rates(simulation.MIXES[3], -0.01, 10, 800, 500, seed=3)
+    found = simulation.rates(simulation.MIXES[3], -0.01, 10, 600, 300, seed=3)
     assert found.yes <= 0.05 + 2 * found.error < 0.10
     assert found.two_ends > found.yes

@@ -53,7 +53,7 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[int]:
             first[key] = i
             if key:
                 unique.append(i)
-    for i, j in _similar(list(k for k in first if k)):
+    for i, j in _similar([k for k in first if k]):
         parent[root(unique[i])] = root(unique[j])
     return [root(i) for i in range(len(texts))]
 

@@ -85,12 +85,17 @@ def needed(
     """
     towards_yes = seen.difference > -margin
     room = abs(seen.difference + margin) - TINY
-    single = drawn.interaction * replicates * examples  # of one replicate on one example
-    shared = max(0.0, drawn.variance - drawn.interaction) * examples
+    # Variances of a single example; the imaginary one adds its own share, see `resample`.
     imaginary = abs(seen.difference - drawn.low_mean) * examples
+    single = drawn.interaction * replicates * examples  # of one replicate on one example
+    rest = drawn.variance - drawn.interaction - (imaginary / examples) ** 2
+    shared = max(0.0, rest) * examples
+
+    def variance_by_examples(n: int, m: int) -> float:
+        return (shared + single / n) / m + (imaginary / m) ** 2
 
     def reach_by_examples(n: int, m: int) -> float:
-        return imaginary / m + _NORMAL * math.sqrt((shared + single / n) / m)
+        return imaginary / m + _NORMAL * math.sqrt(variance_by_examples(n, m))
 
     observed = seen.difference - seen.example_ci_low
     if not towards_yes:  # the mirror image: an upper end has to fall below -margin
@@ -103,9 +108,9 @@ def needed(
         by_examples = correction * reach_by_examples(n, m)
         if not towards_yes:
             return min(by_seeds if seen.spread > 0 else math.inf, by_examples) < room
-        variance = (shared + single / n) / m
-        overall = _overall_reach(seen.spread**2 / n, variance, single / n / m, n) + imaginary / m
-        return max(by_seeds, by_examples, overall) < room
+        variance = variance_by_examples(n, m)
+        overall = _overall_reach(seen.spread**2 / n, variance, single / n / m, n)
+        return max(by_seeds, by_examples, imaginary / m + overall) < room
 
     more_replicates = _first(lambda n: decides(n, examples), replicates, REPLICATES_BOUND)
     if more_replicates is not None:
