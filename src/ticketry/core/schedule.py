@@ -1,0 +1,85 @@
+"""Schedules: how sparse each round of a search is."""
+
+from __future__ import annotations
+
+import math
+
+from ticketry.errors import ConfigError, unknown_name_message
+
+RATES_OF = ("remaining", "original")
+MOST_LEVELS = 1000
+"""A round is a training: more than this is taken for a slip."""
+
+_ROUNDING = 1e-9
+"""Sparsities closer than this are one level: 1 − 0.8² in floats is not 0.36."""
+
+
+def sparsity_levels(
+    sparsity: float,
+    *,
+    levels: int | None = None,
+    rate: float | None = None,
+    rate_of: str = "remaining",
+) -> tuple[float, ...]:
+    """Return the sparsity after rounds 1..N; the last is exactly the one asked for.
+
+    ``levels=N``: every round keeps the same fraction, density (1 − s)^(k/N) after round k.
+    ``rate=r``: every round removes r of the remaining weights, 1 − (1 − r)^k, or r of the original
+    ones, k·r; a round that would reach or pass the target is the last and lands on it.
+
+    Args:
+        sparsity: pruned / prunable at the end, in [0, 1).
+        levels: how many rounds; give this or ``rate``.
+        rate: fraction removed per round, in (0, 1).
+        rate_of: ``"remaining"`` or ``"original"``.
+
+    Raises:
+        ConfigError: lists every fault of the arguments.
+
+    Source: Frankle & Carbin 2019, arXiv 1803.03635, §1 (p^(1/n) of the survivors each round; 20%
+        of the remaining); Chen et al. 2020, arXiv 2007.12223, §2 (10% of the original).
+    """
+    faults = _faults(sparsity, levels, rate, rate_of)
+    if not faults and rate is not None:
+        levels = _rounds(sparsity, rate, rate_of)
+        if levels > MOST_LEVELS:
+            faults.append(
+                f"rate {rate} needs {levels:,} rounds to reach sparsity {sparsity}; expected at "
+                f"most {MOST_LEVELS:,}, give a higher rate."
+            )
+    if faults or levels is None:
+        raise ConfigError(faults)
+    before = range(1, levels)
+    if rate is None:
+        return (*(1.0 - (1.0 - sparsity) ** (k / levels) for k in before), float(sparsity))
+    return (*(_after(k, rate, rate_of) for k in before), float(sparsity))
+
+
+def _after(rounds: int, rate: float, rate_of: str) -> float:
+    return rounds * rate if rate_of == "original" else 1.0 - (1.0 - rate) ** rounds
+
+
+def _rounds(sparsity: float, rate: float, rate_of: str) -> int:
+    target = sparsity - _ROUNDING
+    if target <= 0:
+        return 1
+    exact = target / rate if rate_of == "original" else math.log1p(-target) / math.log1p(-rate)
+    return max(1, math.ceil(exact))
+
+
+def _faults(sparsity: float, levels: int | None, rate: float | None, rate_of: str) -> list[str]:
+    faults: list[str] = []
+    if not 0 <= sparsity < 1:  # also catches NaN
+        hint = " Percent are not used: write 0.4 for 40%." if sparsity >= 1 else ""
+        faults.append(f"sparsity is {sparsity}; expected a number in [0, 1).{hint}")
+    if levels is None and rate is None:
+        faults.append("neither levels nor rate was given; give one.")
+    if levels is not None and rate is not None:
+        faults.append("levels and rate were both given; they exclude each other, give one.")
+    if levels is not None and not (type(levels) is int and 1 <= levels <= MOST_LEVELS):
+        faults.append(f"levels is {levels}; expected a whole number from 1 to {MOST_LEVELS:,}.")
+    if rate is not None and not 0 < rate < 1:
+        faults.append(f"rate is {rate}; expected a number in (0, 1).")
+    if rate_of not in RATES_OF:
+        faults.append(unknown_name_message("rate_of", rate_of, RATES_OF))
+    return faults
