@@ -142,7 +142,7 @@ def find(
     from ticketry.options import build_find_spec
 
     spec = build_find_spec(options)
-    from ticketry.api import default_out, run_find
+    from ticketry.jobs import default_out, run_find
 
     place["out"] = place["out"] or default_out(spec)
     _show_result(run_find(spec, _place(place, plan)), as_json)
@@ -182,7 +182,7 @@ def verify(
     """Verify a ticket on a task by fresh replicates and controls."""
     options = _options(locals(), config)
     place = _take_place(options, needed=not plan)
-    from ticketry.api import run_verify
+    from ticketry.jobs import run_verify
     from ticketry.ticket import Ticket
 
     place["out"] = place["out"] or Path("plan-only")
@@ -219,7 +219,7 @@ def train(
     """Fine-tune a ticket into a sparse model that plain transformers loads."""
     options = _options(locals(), config)
     place = _take_place(options, needed=True)
-    from ticketry.api import run_train
+    from ticketry.jobs import run_train
     from ticketry.ticket import Ticket
 
     record = run_train(Ticket.from_pretrained(ticket), options, _place(place))
@@ -294,8 +294,8 @@ def _take_place(options: dict[str, Any], *, needed: bool = False) -> dict[str, A
 
 
 def _place(place: Mapping[str, Any], plan_only: bool = False) -> Any:
-    from ticketry.api import Place
     from ticketry.console import ConsoleEvents
+    from ticketry.jobs import Place
 
     return Place(**place, events=ConsoleEvents(), say=_note, plan_only=plan_only)
 

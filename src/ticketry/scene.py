@@ -148,7 +148,7 @@ def prepare(
     names = tuple(ticket.mask) if ticket is not None else prunable(backbone, scope)
     base = Base(
         name=model,
-        revision=revision,
+        revision=reference.revision,
         sha256=base_sha256(hashes),
         tensors=hashes,
         model_type=backbone.config.model_type,
@@ -156,7 +156,7 @@ def prepare(
     )
     context = Context(
         base_name=model,
-        base_revision=revision,
+        base_revision=reference.revision,
         base_sha256=base.sha256,
         data_sha256=data.sha256,
         scope=names,

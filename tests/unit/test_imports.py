@@ -31,6 +31,7 @@ ROWS = [
     ["ticket"],
     ["scene", "describe", "report", "console", "reproduce"],
     ["outcome"],
+    ["jobs"],
     ["api"],
     ["cli"],
 ]

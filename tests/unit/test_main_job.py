@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ticketry import Ticket, find, train, verify
-from ticketry.api import Place, run_find
+from ticketry.jobs import Place, run_find
 from ticketry.errors import (
     BaseMismatchError,
     ConfigError,

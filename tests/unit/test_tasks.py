@@ -126,7 +126,9 @@ def test_a_package_with_another_hash_is_not_opened(
     # A real wheel that pip really gives, under a hash that it does not have.
     name = "small-1-py3-none-any.whl"
     with zipfile.ZipFile(tmp_path / name, "w") as wheel:
-        wheel.writestr("small-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1\n")
+        wheel.writestr(
+            "small-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: small\nVersion: 1\n"
+        )
         wheel.writestr("small-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("small-1.dist-info/RECORD", "")
     asset = Asset("small", "it", "small==1", False, name, "0" * 64, 1, None, "in/", {"a.txt": ""})

@@ -133,7 +133,9 @@ def test_a_pickle_is_named_and_never_opened(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (folder / MASK_FILE).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(TicketError, match="is a pickle or zip archive, not safetensors; it was not"):
+    with pytest.raises(
+        TicketError, match="is a pickle or zip archive, not safetensors; it was not"
+    ):
         Ticket.from_pretrained(folder)
     torch.save({"w": torch.ones(2)}, tmp_path / "zip.pt")
     with pytest.raises(TicketError, match="is a pickle or zip archive"):

@@ -25,8 +25,8 @@ from ticketry.errors import MaskError, TicketError
 RAW, HUFFMAN, ZEROS, ONES = range(4)
 
 MOST_WEIGHTS = 2**34
-"""Weights in one tensor that a blob may claim (2 GiB of packed bits): the formats of no payload would
-let one byte ask for any amount of memory. The largest known tensors have about 2**32 weights."""
+"""Weights in one tensor that a blob may claim (2 GiB of packed bits): the formats of no payload
+would let one byte ask for any amount of memory. The largest known tensors have about 2**32."""
 
 
 def encode_bits(packed: bytes, n: int) -> bytes:

@@ -1,10 +1,10 @@
 """Selection: which weights to keep. Exact, streaming, with a stated tie rule.
 
-The k highest of n scores are found without sorting and without a copy of the scores. A float32 score
-becomes an int32 key of the same order; a first pass over the model counts the upper 16 bits of all
-keys, a second the lower 16 bits of those in the bin where the k-th highest lies. That gives the exact
-threshold and how many keys equal to it still fit; a third pass writes the bits. Memory: two tables
-of 65,536 counts and a few pieces of ``CHUNK`` weights, beside the mask itself.
+The k highest of n scores are found without sorting and without a copy of the scores. A float32
+score becomes an int32 key of the same order; a first pass over the model counts the upper 16 bits
+of all keys, a second the lower 16 bits of those in the bin where the k-th highest lies. That gives
+the exact threshold and how many keys equal to it still fit; a third pass writes the bits. Memory:
+two tables of 65,536 counts and a few pieces of ``CHUNK`` weights, beside the mask itself.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Keys = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 Shapes = Mapping[str, tuple[int, ...]]
 Pass = Callable[[], Iterator[tuple[str, int, Keys]]]
-"""Begins a pass: yields (name, first flat index, keys), tensors in name order. Every pass yields the
-same; a piece may be a view of the weights, so nobody writes to it."""
+"""Begins a pass: yields (name, first flat index, keys), tensors in name order; every pass the same.
+A piece lives until the next one, and may be a view of the weights: nobody writes to it."""
 
 _BINS = 1 << 16
 _HALF = 1 << 15
@@ -56,8 +56,8 @@ def select_global(
         density: kept / prunable over all tensors, in [0, 1].
         within: keep only weights that this mask keeps; the result is nested in it.
         criterion: a name of :data:`ticketry.core.score.CRITERIA`.
-        min_layer_density: of each tensor, at least ceil(this · size) best weights are kept, whatever
-            their rank among all; the rest of the total goes to the best elsewhere. In [0, 1].
+        min_layer_density: of each tensor, the ceil(this · size) best weights are kept, whatever
+            their rank among all; the rest of the total goes to the best of the others. In [0, 1].
     Returns:
         Mask with exactly round(density · n) kept (Python's ``round`` of the float product: halves
         go to the even number). Ties go to the lower flat index, tensors in name order; −0 equals 0.
@@ -189,10 +189,18 @@ def _restricted(keys: Pass, allowed: Mask) -> Pass:
     """Exclude what ``allowed`` does not keep."""
 
     def begin() -> Iterator[tuple[str, int, Keys]]:
+        out, outside = np.empty((2, CHUNK), dtype=np.int32)
         for name, start, piece in keys():
+            size = len(piece)
             data = np.frombuffer(allowed.packed(name), dtype=np.uint8)[start // 8 :]
-            bits = np.unpackbits(data[: CHUNK // 8], count=len(piece), bitorder="little")
-            yield name, start, np.where(bits.view(np.bool_), piece, _EXCLUDED)
+            # Arithmetic in place of np.where, which mispredicts on random bits (3x slower): where
+            # `outside` is -1 rather than 0, the key becomes -1, then _EXCLUDED.
+            outside[:size] = np.unpackbits(data[: CHUNK // 8], count=size, bitorder="little")
+            outside -= 1
+            np.bitwise_or(piece, outside[:size], out=out[:size])
+            outside &= ~_EXCLUDED
+            out ^= outside
+            yield name, start, out[:size]
 
     return begin
 
@@ -216,8 +224,8 @@ def _order_keys(name: str, start: int, piece: Tensor, scores: Tensor) -> Keys:
     denormals where the caller flushes them)."""
     if scores.shape != piece.shape or scores.dtype != torch.float32:
         raise ScoreError(
-            f"the criterion gave scores of shape {tuple(scores.shape)} and dtype {scores.dtype} for "
-            f"a piece of tensor {name!r}; expected {tuple(piece.shape)} and torch.float32."
+            f"the criterion gave scores of shape {tuple(scores.shape)} and dtype {scores.dtype} "
+            f"for a piece of tensor {name!r}; expected {tuple(piece.shape)} and torch.float32."
         )
     bits = scores.contiguous().view(torch.int32)
     lowest, highest = (int(end) for end in torch.aminmax(bits))
@@ -274,8 +282,8 @@ def _keep_floor(
     }
     if sum(floors.values()) > count:
         raise ConfigError(
-            f"min_layer_density {min_layer_density} needs {sum(floors.values()):,} weights, but only "
-            f"{count:,} are kept in all; expected a floor below the density."
+            f"min_layer_density {min_layer_density} needs {sum(floors.values()):,} weights, but "
+            f"only {count:,} are kept in all; expected a floor below the density."
         )
     packed: dict[str, tuple[tuple[int, ...], bytes]] = {}
     for name, shape in shapes.items():
@@ -284,9 +292,9 @@ def _keep_floor(
             allowed = Mask.from_packed({name: (shape, within.packed(name))})
             if floors[name] > allowed.kept:
                 raise MaskError(
-                    f"min_layer_density {min_layer_density} needs {floors[name]:,} weights of tensor "
-                    f"{name!r}, but within keeps {allowed.kept:,} there; expected the same floor "
-                    "when within was selected."
+                    f"min_layer_density {min_layer_density} needs {floors[name]:,} weights of "
+                    f"tensor {name!r}, but within keeps {allowed.kept:,} there; expected the same "
+                    "floor when within was selected."
                 )
         one = {name: shape}
         keys = _scored({name: weights[name]}, score)

@@ -59,6 +59,7 @@ def load_backbone(base: BaseRef) -> PreTrainedModel:
 
 def _load_auto(base: BaseRef, **options: Any) -> tuple[PreTrainedModel, list[str]]:
     with _loading(base):
+        model: PreTrainedModel
         model, info = AutoModel.from_pretrained(
             str(base.path),
             dtype=torch.float32,
@@ -108,7 +109,7 @@ def load_classifier(
             label2id={label: index for index, label in enumerate(label_names)},
         )
     try:
-        model_class = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        model_class: Any = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     except KeyError as error:
         raise ModelError(
             f"{base.name!r} is a {config.model_type} model, for which transformers has no sequence "
@@ -118,6 +119,7 @@ def load_classifier(
     # Cloned: transformers puts the given tensors into the model, and training would change ours.
     state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
     options = {} if attention is None else {"attn_implementation": attention}
+    model: PreTrainedModel
     with _loading(base), torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
         model, info = model_class.from_pretrained(

@@ -164,7 +164,8 @@ class SequenceClassification:
         if model.config.pad_token_id is None:
             # GPT-2 reads the class at the last token that is not padding.
             model.config.pad_token_id = self.tokenizer.pad_token_id
-        return model.to(device)  # type: ignore[arg-type]
+        model.to(device)  # type: ignore[arg-type]
+        return model
 
     def _attention(self, device: str) -> str | None:
         # On a CPU, dropout inside attention leaves torch's fused kernel unused: its fallback took

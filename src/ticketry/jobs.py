@@ -1,0 +1,331 @@
+"""What the verbs do: a plan, its execution, and what the records say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ticketry.config import FindSpec, search_seed, verification_seeds
+from ticketry.errors import ConfigError, RunError
+from ticketry.evidence import search_evidence
+from ticketry.execute import Events, execute
+from ticketry.files import read_json, write_json
+from ticketry.options import build_find_spec
+from ticketry.outcome import judge_run, keep_run, read_mask, write_model
+from ticketry.plan import Plan, estimate_seconds
+from ticketry.reproduce import find_command, verify_command
+from ticketry.runs import PLAN_FILE, TICKET_FOLDER, is_finished, open_run
+from ticketry.scene import Scene, prepare
+from ticketry.search import plan_search
+from ticketry.steps import put_given_mask
+from ticketry.store import Store
+from ticketry.ticket import Ticket
+from ticketry.verify import plan_verification
+
+Say = Callable[[str], None]
+
+
+def _quiet(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies and who works on it; nothing here decides a result.
+
+    Attributes:
+        out: the run's folder.
+        store: shared outputs of steps; by default inside ``out``.
+        workers: trainings side by side; by default one a core; 0 trains in this process.
+        events: told what happens; by default nobody.
+        say: given lines for people.
+        plan_only: print the plan and its cost, and stop.
+    """
+
+    out: Path
+    store: Path | None = None
+    workers: int | None = None
+    events: Events | None = None
+    say: Say = _quiet
+    plan_only: bool = False
+
+    @property
+    def outputs(self) -> Store:
+        """The store."""
+        return Store(self.store if self.store else self.out / "store")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb leaves.
+
+    Attributes:
+        ticket: with its evidence; None when only the plan was asked for.
+        plan: the plan and its cost as JSON values.
+        out: the run's folder.
+    """
+
+    ticket: Ticket | None
+    plan: Mapping[str, Any]
+    out: Path
+
+
+def default_out(spec: FindSpec) -> Path:
+    """Return the folder of a run that names none."""
+    return Path("runs") / f"find-{spec.fingerprint[:8]}"
+
+
+def run_find(spec: FindSpec, place: Place) -> Result:
+    """Carry out a find spec; see :func:`ticketry.api.find`."""
+    store = place.outputs
+    with _run_folder(place, spec.to_json()):
+        if (kept := _finished(place)) is not None:
+            return kept
+        scene = _prepare(spec, place)
+        search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
+        verification = plan_verification(
+            search.mask_key,
+            spec.search.sparsity,
+            scene.recipe,
+            verification_seeds(spec.seed, spec.replicates),
+            spec.controls,
+            scene.sizes,
+            scene.context_key,
+            keep_model=spec.keep_model,
+        )
+        plan = Plan(_find_title(spec, search.sparsities, scene), scene.recipe, search, verification)
+        priced = _price(plan, scene, place)
+        if place.plan_only:
+            return Result(None, priced, place.out)
+        wall_s = _execute(plan, scene, place)
+        mask = read_mask(store, search.mask_key)
+        evidence = judge_run(
+            plan,
+            scene,
+            store,
+            mask,
+            search=search_evidence(plan, store, asdict(spec.search)),
+            search_seeds=[search_seed(spec.seed)] if search.level_steps else [],
+            command=find_command(spec, place.out),
+        )
+        ticket = Ticket(mask, scene.base, spec.to_json(), evidence)
+        _keep(ticket, plan, scene, place, wall_s, spec.keep_model)
+    return Result(ticket, priced, place.out)
+
+
+def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Result:
+    """Carry out a verification; see :func:`ticketry.api.verify`."""
+    spec = _spec_for(ticket, {**options, "replicates": options.get("replicates") or 5})
+    seeds = verification_seeds(spec.seed, spec.replicates)
+    used = _search_seeds(ticket)
+    if clash := sorted(set(seeds) & set(used)):
+        raise ConfigError(
+            f"--seed {spec.seed} gives replicates the seeds {clash}, which this ticket's search "
+            "used; choose another --seed."
+        )
+    store = place.outputs
+    with _run_folder(place, _given_run(spec, ticket, "verify")):
+        if (kept := _finished(place)) is not None:
+            return kept
+        scene = _prepare(spec, place, ticket)
+        verification = plan_verification(
+            put_given_mask(store, ticket.mask, dry=place.plan_only),
+            ticket.sparsity,
+            scene.recipe,
+            seeds,
+            spec.controls,
+            scene.sizes,
+            scene.context_key,
+            keep_model=spec.keep_model,
+        )
+        title = f"verify a ticket at {ticket.sparsity:.1%} sparsity in {spec.model}"
+        plan = Plan(f"{title} on {scene.data.name}", scene.recipe, None, verification)
+        priced = _price(plan, scene, place)
+        if place.plan_only:
+            return Result(None, priced, place.out)
+        wall_s = _execute(plan, scene, place)
+        evidence = judge_run(
+            plan,
+            scene,
+            store,
+            ticket.mask,
+            search=_known_search(ticket),
+            search_seeds=used,
+            command=verify_command(spec, place.out),
+        )
+        verified = Ticket(ticket.mask, ticket.base, ticket.spec, evidence)
+        _keep(verified, plan, scene, place, wall_s, spec.keep_model)
+    return Result(verified, priced, place.out)
+
+
+def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    """Carry out the training of a sparse model; see :func:`ticketry.api.train`."""
+    spec = _spec_for(ticket, {**options, "keep_model": True})
+    if place.out.exists() and (not place.out.is_dir() or any(place.out.iterdir())):
+        raise RunError(
+            f"--out {place.out} exists and is not empty; nothing was changed. Give a new folder."
+        )
+    work = place.out.with_name(place.out.name + ".work")
+    store = Store(work / "store")
+    with open_run(work, _given_run(spec, ticket, "train")):
+        scene = _prepare(spec, place, ticket)
+        verification = plan_verification(
+            put_given_mask(store, ticket.mask),
+            ticket.sparsity,
+            scene.recipe,
+            verification_seeds(spec.seed, 1),
+            (),
+            scene.sizes,
+            scene.context_key,
+            keep_model=True,
+        )
+        (step,) = verification.ticket
+        workers = 1 if place.workers is None else min(place.workers, 1)
+        store.write_data(scene.context.data_sha256, scene.data.to_json())
+        execute([step], scene.context, store, workers=workers, events=place.events)
+        write_model(store, step.key, place.out)
+        record = store.record(step.key)
+    shutil.rmtree(work, ignore_errors=True)
+    return {name: value for name, value in record.items() if name != "predictions"}
+
+
+@contextlib.contextmanager
+def _run_folder(place: Place, run: Mapping[str, Any]) -> Iterator[None]:
+    """Hold the run's folder; a plan alone touches nothing."""
+    if place.plan_only:
+        yield
+        return
+    with open_run(place.out, run):
+        yield
+
+
+def _finished(place: Place) -> Result | None:
+    """Return a finished run's result at once, if it is whole."""
+    if place.plan_only or not is_finished(place.out, place.outputs):
+        return None
+    place.say(f"{place.out} is finished; nothing was done again")
+    plan = read_json(place.out / PLAN_FILE, "the plan")
+    return Result(Ticket.from_pretrained(place.out / TICKET_FOLDER), plan, place.out)
+
+
+def _prepare(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scene:
+    return prepare(
+        spec.model,
+        spec.revision,
+        spec.data,
+        spec.recipe,
+        spec.scope,
+        device=spec.device,
+        threads=spec.threads,
+        say=place.say,
+        ticket=ticket,
+    )
+
+
+def _find_title(spec: FindSpec, sparsities: tuple[float, ...], scene: Scene) -> str:
+    if spec.search.method == "imp":
+        how = f"imp with {len(sparsities)} levels"
+    else:
+        how = f"one-shot from {spec.search.source}"
+    return (
+        f"find a ticket at {spec.search.sparsity:.1%} sparsity by {how}, and verify it, "
+        f"in {spec.model} on {scene.data.name}"
+    )
+
+
+def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
+    """Say the plan and its cost before anything is spent, and keep it."""
+    store = place.outputs
+    workers = _workers(place, scene)
+    seconds = estimate_seconds(
+        [step for step in plan.steps if not store.has(step.key)],
+        flops_per_pass=scene.flops_per_pass,
+        threads=scene.context.threads,
+        workers=workers,
+        device=scene.context.device,
+    )
+    for line in plan.lines(store, seconds, workers):
+        place.say(line)
+    for note in scene.notes:
+        place.say(f"  note: {note}")
+    priced = plan.to_json(store, seconds)
+    if not place.plan_only:
+        write_json(place.out / PLAN_FILE, priced)
+    return priced
+
+
+def _execute(plan: Plan, scene: Scene, place: Place) -> float:
+    """Make every step's output exist; return the seconds it took now."""
+    store = place.outputs
+    started = time.monotonic()
+    store.write_data(scene.context.data_sha256, scene.data.to_json())
+    execute(plan.steps, scene.context, store, workers=_workers(place, scene), events=place.events)
+    return time.monotonic() - started
+
+
+def _keep(
+    ticket: Ticket, plan: Plan, scene: Scene, place: Place, wall_s: float, keep_model: bool
+) -> None:
+    keep_run(
+        ticket,
+        plan,
+        scene,
+        place.outputs,
+        place.out,
+        wall_s=wall_s,
+        workers=_workers(place, scene),
+        keep_model=keep_model,
+    )
+
+
+def _workers(place: Place, scene: Scene) -> int:
+    if place.workers is not None:
+        if place.workers < 0:
+            raise ConfigError(
+                f"--workers is {place.workers}; expected 0 (in this process) or more."
+            )
+        return place.workers
+    if scene.context.device != "cpu":
+        return 1
+    return max(1, (os.cpu_count() or 1) // scene.context.threads)
+
+
+def _spec_for(ticket: Ticket, options: Mapping[str, Any]) -> FindSpec:
+    """Complete options by what the ticket knows, and check them as those of ``find`` are."""
+    recipe = ticket.spec.get("recipe")
+    return build_find_spec(
+        {
+            **options,
+            "model": options.get("model") or ticket.base.name,
+            "revision": options.get("revision") or ticket.base.revision,
+            "recipe": options.get("recipe") or (recipe["name"] if recipe else None),
+            "sparsity": ticket.sparsity,
+            "scope": list(ticket.mask),
+        }
+    )
+
+
+def _given_run(spec: FindSpec, ticket: Ticket, kind: str) -> dict[str, Any]:
+    """Return what decides the result of a run on a ticket that was brought along."""
+    return {**spec.to_json(), "kind": kind, "mask_digest": ticket.mask.digest()}
+
+
+def _search_seeds(ticket: Ticket) -> list[int]:
+    seeds = (ticket.evidence or {}).get("seeds", {}).get("search")
+    if isinstance(seeds, list):
+        return seeds
+    return [search_seed(seed)] if isinstance(seed := ticket.spec.get("seed"), int) else []
+
+
+def _known_search(ticket: Ticket) -> Mapping[str, Any]:
+    search = (ticket.evidence or {}).get("search")
+    if isinstance(search, dict):
+        return search
+    unknown = {"method": "unknown", "from": "unknown", "criterion": "unknown"}
+    return {**unknown, "levels": [], "cost_dense_equivalents": None}
