@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 
-from tiny import sentence
-
 from ticketry.tasks.base import Split, TaskData
+from tiny import sentence
 
 
 def split(size: int, draw: random.Random, *, pairs: bool = False) -> Split:

@@ -227,8 +227,8 @@ def train(
         _print_json({"out": str(place["out"]), **record})
         return
     typer.echo(
-        f"Wrote {place['out']}: a sparse model with validation {record['validation_score']:.4f} and "
-        f"test {record['test_score']:.4f}.\n"
+        f"Wrote {place['out']}: a sparse model, "
+        f"validation {record['validation_score']:.4f}, test {record['test_score']:.4f}.\n"
         f"Load it with AutoModelForSequenceClassification.from_pretrained({str(place['out'])!r})."
     )
 

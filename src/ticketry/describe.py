@@ -76,7 +76,7 @@ def _model(
     model = load_backbone(resolve(name, revision, say=say))
     tensors = canonical_tensors(model)
     names = prunable(model, scope)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": tensor,
             "shape": list(tensors[tensor].shape),

@@ -8,6 +8,7 @@ They stop by themselves when this process is gone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -111,7 +112,7 @@ def _run_here(todo: Sequence[Step], context: Context, store: Store, events: Even
     try:
         bench = Bench(context, store)
         for step in todo:
-            run_step(step, bench, lambda done, total, step=step: events.progress(step, done, total))
+            run_step(step, bench, functools.partial(events.progress, step))
             _finish(step, store, events)
     finally:
         torch.set_num_threads(threads)

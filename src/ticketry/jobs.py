@@ -19,6 +19,7 @@ from ticketry.files import read_json, write_json
 from ticketry.options import build_find_spec
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
 from ticketry.plan import Plan, estimate_seconds
+from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
 from ticketry.runs import PLAN_FILE, TICKET_FOLDER, is_finished, open_run
 from ticketry.scene import Scene, prepare
@@ -83,6 +84,7 @@ def default_out(spec: FindSpec) -> Path:
 
 def run_find(spec: FindSpec, place: Place) -> Result:
     """Carry out a find spec; see :func:`ticketry.api.find`."""
+    require_report()
     store = place.outputs
     with _run_folder(place, spec.to_json()):
         if (kept := _finished(place)) is not None:
@@ -129,6 +131,7 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
             f"--seed {spec.seed} gives replicates the seeds {clash}, which this ticket's search "
             "used; choose another --seed."
         )
+    require_report()
     store = place.outputs
     with _run_folder(place, _given_run(spec, ticket, "verify")):
         if (kept := _finished(place)) is not None:

@@ -62,7 +62,8 @@ def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
 
 def build_data(options: Mapping[str, Any]) -> DataSpec:
     """Return the data choice."""
-    return DataSpec(**{name: options.get(name) for name in _DATA})
+    chosen: dict[str, Any] = {name: options.get(name) for name in _DATA}
+    return DataSpec(**chosen)
 
 
 def build_find_spec(options: Mapping[str, Any]) -> FindSpec:

@@ -121,6 +121,7 @@ def keep_run(
     }
     measured = times(plan, store, wall_s, environment)
     write_json(out / TIMES_FILE, measured)
+    assert ticket.evidence is not None
     page = render_report(evidence=ticket.evidence, config=ticket.config(), times=measured)
     write_bytes(out / REPORT_FILE, page.encode())
     files = [*(path for path in sorted(folder.iterdir()) if path.is_file()), out / REPORT_FILE]

@@ -71,7 +71,10 @@ def plan_search(
     Source: Chen et al. 2020, arXiv 2007.12223, Algorithm 1 (rewinding to θ0); one-shot on θ0 is
         "essential sparsity", Jaiswal et al. 2023, arXiv 2306.03805.
     """
-    shared = {"criterion": search.criterion, "min_layer_density": search.min_layer_density}
+    shared: dict[str, float | str] = {
+        "criterion": search.criterion,
+        "min_layer_density": search.min_layer_density,
+    }
     if search.method == "one-shot" and search.source == "theta0":
         step = theta0_step(search.sparsity, shared, context_key)
         return Search((step,), step.key, (search.sparsity,))

@@ -285,5 +285,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw torch's random numbers from ``seed`` meanwhile; then go on as if nothing was drawn."""
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed(seed)
         yield

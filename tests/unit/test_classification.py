@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_task import small_task
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -20,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from small_task import small_task
 from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, TrainingError
 from ticketry.models.loading import load_backbone, resolve, tensor_hashes

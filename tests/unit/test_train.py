@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from small_task import small_task
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from small_task import small_task
 from ticketry import checkpoint as checkpoints
 from ticketry.config import Recipe, derive_seed
 from ticketry.core.mask import Mask

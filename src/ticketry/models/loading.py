@@ -121,7 +121,7 @@ def load_classifier(
     options = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel
     with _loading(base), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(head_seed)
+        torch.default_generator.manual_seed(head_seed)  # torch.manual_seed would move CUDA's too
         model, info = model_class.from_pretrained(
             None,
             config=config,

@@ -47,9 +47,7 @@ def page(
     scale = 100.0 if unit_of(metric) else 1.0
     groups = layer_groups(evidence["layers"])
     return {
-        "tone": {"yes": "good", "no": "bad", "inconclusive": "open"}[verdict.noninferior]
-        if verdict.winning is not False or verdict.noninferior != "yes"
-        else "open",
+        "tone": _tone(verdict),
         "headline": headline(verdict),
         "first": first.removeprefix(f"{headline(verdict)}: "),
         "others": others,
@@ -81,6 +79,12 @@ def page(
     }
 
 
+def _tone(verdict: Verdict) -> str:
+    if verdict.noninferior == "yes":
+        return "open" if verdict.winning is False else "good"
+    return "bad" if verdict.noninferior == "no" else "open"
+
+
 def _interval_rows(verdict: Verdict) -> list[dict[str, str]]:
     rows = [
         ("by seeds", f"Student's t over {verdict.replicates} paired seeds",
@@ -103,9 +107,12 @@ def _interval_rows(verdict: Verdict) -> list[dict[str, str]]:
 
 def _readings(verdict: Verdict) -> list[tuple[str, str]]:
     said = {True: "yes", False: "no", None: "not tested"}
+    winning = said[verdict.winning]
+    if verdict.winning is False and verdict.noninferior != "no":
+        winning = "not shown"
     return [
         ("Not worse than dense by more than the margin (noninferior)", verdict.noninferior),
-        ("Winning: not worse, and better than random-layerwise", said[verdict.winning]),
+        ("Winning: not worse, and better than random-layerwise", winning),
         ("Papers' reading: within one standard deviation of dense", said[verdict.matches_paper]),
         ("Strict reading: mean at least that of dense", said[verdict.matches_strict]),
         ("Dense reference undertrained", said[verdict.undertrained_reference]),
@@ -222,9 +229,13 @@ def _search(evidence: Mapping[str, Any], metric: str) -> dict[str, Any]:
             }
         )
         before = level["sparsity"]
+    how = {
+        "imp": "Iterative magnitude pruning with rewinding to θ0 (imp)",
+        "one-shot": "One-shot pruning",
+    }
     where = {"theta0": "the pre-trained weights θ0", "trained": "trained weights"}
     return {
-        "method": search["method"],
+        "method": how.get(search["method"], search["method"]),
         "from": where.get(search["from"], search["from"]),
         "criterion": search["criterion"],
         "levels": levels,

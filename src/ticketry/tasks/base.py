@@ -102,7 +102,7 @@ class TaskData:
             DataError: they are not what was written.
         """
         try:
-            splits = {
+            splits: dict[str, Any] = {
                 name: Split(
                     tuple(data[name]["texts"]),
                     None if data[name]["pairs"] is None else tuple(data[name]["pairs"]),
@@ -110,11 +110,13 @@ class TaskData:
                 )
                 for name in SPLITS
             }
-            names = ("name", "source", "metric", "margin")
             found = cls(
+                name=data["name"],
+                source=data["source"],
                 labels=tuple(data["labels"]),
+                metric=data["metric"],
+                margin=data["margin"],
                 notes=tuple(data["notes"]),
-                **{name: data[name] for name in names},
                 **splits,
             )
             intact = found.sha256 == data["sha256"]

@@ -57,7 +57,9 @@ def load_polarity(
         labels.append(int(rating > 0))
     kept = drop_conflicts(texts, labels)
     conflicts = len(texts) - len(kept)
-    ids, texts, labels = ([column[i] for i in kept] for column in (ids, texts, labels))
+    ids = [ids[i] for i in kept]
+    texts = [texts[i] for i in kept]
+    labels = [labels[i] for i in kept]
     near = near_duplicate_groups(texts)
     documents = [i.rsplit("_", 1)[0] for i in ids] if by_document else list(range(len(ids)))
     groups = merge_groups(near, documents)

@@ -43,11 +43,7 @@ def sentences(verdict: Verdict) -> tuple[str, ...]:
             "has no width; only the one over test examples guards this verdict."
         )
     elif verdict.replicates < FEW_REPLICATES and verdict.noninferior != "yes":
-        said.append(
-            f"With {verdict.replicates} replicates this test rarely says yes: at this spread, a "
-            "ticket truly equal to dense would pass the test by seeds "
-            f"{_chance(verdict.equal_ticket_pass_rate)} of the time."
-        )
+        said.append(_few(verdict))
     said.append(
         "Descriptive readings: within one standard deviation of dense (the papers' reading): "
         f"{_yes(verdict.matches_paper)}; mean at least that of dense (strict): "
@@ -148,7 +144,7 @@ def _budget(verdict: Verdict) -> str:
             "Whether the dense reference was trained for long enough was not checked (it was not "
             "run at half the budget)."
         )
-    gain = say_difference(verdict.metric, verdict.budget_gain, sign=True)
+    gain = say_difference(verdict.metric, verdict.budget_gain)
     unit = unit_of(verdict.metric)
     allowed = say_difference(verdict.metric, verdict.margin)
     if verdict.undertrained_reference:
@@ -163,9 +159,20 @@ def _budget(verdict: Verdict) -> str:
     )
 
 
-def _chance(rate: float) -> str:
-    percent = 100 * rate
-    return "under 1%" if percent < 1 else f"about {percent:.0f}%"
+def _few(verdict: Verdict) -> str:
+    """Say how rarely so few replicates can give a yes."""
+    rate = verdict.equal_ticket_pass_rate
+    said = "under 1%" if rate < 0.01 else "over 99%" if rate > 0.99 else f"about {100 * rate:.0f}%"
+    if rate < 0.5:
+        return (
+            f"With {verdict.replicates} replicates this test rarely says yes: at this spread, even "
+            f"a ticket truly equal to dense would pass the test by seeds {said} of the time."
+        )
+    return (
+        f"With {verdict.replicates} replicates the spread between seeds is itself a rough guess; "
+        f"if it is right, a ticket truly equal to dense passes the test by seeds {said} of the "
+        "time (with 3 replicates and a spread of dense as large as the margin, about a quarter)."
+    )
 
 
 def _yes(value: bool) -> str:
