@@ -27,7 +27,7 @@ from ticketry.search import plan_search
 from ticketry.steps import put_given_mask
 from ticketry.store import Store
 from ticketry.ticket import Ticket
-from ticketry.verify import plan_verification
+from ticketry.verification import plan_verification
 
 Say = Callable[[str], None]
 

@@ -22,7 +22,7 @@ from ticketry.steps import MASK_FILE, copy_model
 from ticketry.store import Store
 from ticketry.ticket import Ticket
 from ticketry.verdict import judge
-from ticketry.verify import read_arm
+from ticketry.verification import read_arm
 
 
 def read_mask(store: Store, key: str) -> Mask:

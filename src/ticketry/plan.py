@@ -12,7 +12,7 @@ from ticketry.config import Recipe
 from ticketry.search import Search
 from ticketry.steps import Step
 from ticketry.store import Store
-from ticketry.verify import Verification
+from ticketry.verification import Verification
 
 FORWARD_SHARE = 1.0 / 3.0
 """A forward pass costs a third of a forward and a backward pass (the backward pass is two)."""

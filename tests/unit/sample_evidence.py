@@ -1,4 +1,4 @@
-"""Evidence as a real run leaves it, judged from made-up predictions; for the report and the card."""
+"""Evidence as a real run leaves it, judged from made-up predictions, for report and card."""
 
 from __future__ import annotations
 

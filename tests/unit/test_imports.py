@@ -25,7 +25,7 @@ ROWS = [
     ["store"],
     ["steps"],
     ["worker", "execute", "search"],
-    ["verify", "runs"],
+    ["verification", "runs"],
     ["plan"],
     ["evidence", "card"],
     ["ticket"],

@@ -7,7 +7,7 @@ from ticketry.plan import FORWARD_SHARE, Plan, dense_equivalents, say_seconds
 from ticketry.search import Sizes, plan_search, search_levels
 from ticketry.steps import Step
 from ticketry.store import Store
-from ticketry.verify import plan_verification
+from ticketry.verification import plan_verification
 
 SIZES = Sizes(train=2000, validation=300, test=600)
 RECIPE = Recipe(epochs=2, batch_size=32)

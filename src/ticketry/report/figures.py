@@ -29,7 +29,7 @@ _VARIABLES = {
     BAD: "--bad",
 }
 _WIDTH_IN = 4.7
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
