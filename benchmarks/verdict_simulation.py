@@ -48,6 +48,7 @@ MIXES = (
     Noise("single seed on single example", taste=0.05, luck=0.0, single=0.40),
     Noise("seeds and test examples alike", taste=0.40, luck=0.033, single=0.05),
     Noise("all three", taste=0.25, luck=0.025, single=0.30),
+    Noise("alike at 10 replicates", taste=0.40, luck=0.060, single=0.0),
 )
 
 
@@ -95,7 +96,7 @@ def simulate(
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rates:
     """How often each answer came, and how often the two ends alone would have said yes."""
 

@@ -18,8 +18,9 @@ from ticketry.options import PACKAGED_MODEL
 from ticketry.verdict import Verdict
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-# Marks inside a line, bare addresses (which would become links), and marks that start a line.
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]|~$]|:(?=//)|(?<=www)\.|^[#+=-]|(?<=^\d)[.)]", re.IGNORECASE)
+# Marks inside a line, bare addresses (which would become links), and marks that start a block.
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]|~$]|:(?=//)|(?<=www)\.|^[#=]|^[+-](?=[\s-]|$)", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(\d+)([.)])(?=\s|$)")
 
 
 class _Ready(str):
@@ -64,7 +65,7 @@ def render_card(evidence: Mapping[str, Any] | None, config: Mapping[str, Any]) -
 def escape(value: Any) -> str:
     """Make text stand for itself in one line of Markdown."""
     text = " ".join(str(value).split())
-    return _MARKDOWN.sub(r"\\\g<0>", html.escape(text, quote=False))
+    return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", html.escape(text, quote=False)))
 
 
 def _code(text: str, language: str) -> _Ready:

@@ -223,6 +223,8 @@ def test_undertrained_reference(half: list[float], gain: float | None, stamped: 
     assert found.undertrained_reference is stamped
     said = " ".join(found.sentences())
     assert ("Stamped undertrained_reference" in said) is (stamped is True)
+    named = said.startswith("Matching ticket (undertrained reference): ")
+    assert named is (stamped is True)
     assert ("not checked" in said) is (stamped is None)
 
 

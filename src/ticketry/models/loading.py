@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from ticketry.config import fingerprint
 from ticketry.core.mask import Mask
 from ticketry.core.scope import resolve_scope
-from ticketry.errors import MaskError, ModelError
+from ticketry.errors import MaskError, ModelError, ScopeError
 from ticketry.models.families import FAMILIES, matching, scope_rule
 from ticketry.models.sources import (
     TOKENIZER_FILES,
@@ -250,7 +250,7 @@ def prunable(
         model_type: the family, when only shapes are given.
 
     Raises:
-        ScopeError: nothing is selected, or the scope's pooler is not in the base.
+        ScopeError: a part of the scope selects nothing, such as a pooler that the base lacks.
         UnknownNameError: an unknown scope, or a family without named scopes.
     """
     shared: dict[str, str] = {}
@@ -267,7 +267,15 @@ def prunable(
     else:
         shapes = {name: tuple(shape) for name, shape in source.items()}
     rule = scope_rule(scope, model_type or "?")
-    return resolve_scope(shapes, rule, shared=shared)
+    names = resolve_scope(shapes, rule, shared=shared)
+    fitting = [name for name, shape in shapes.items() if len(shape) in rule.ndims]
+    idle = [pattern for pattern in rule.include if not matching(fitting, [pattern])]
+    if idle:
+        raise ScopeError(
+            f"the scope {rule.name} asks for {_some(idle)}, which selects no tensor of this base; "
+            "a checkpoint may come without its pooler. Drop it, or choose another scope."
+        )
+    return names
 
 
 @torch.no_grad()

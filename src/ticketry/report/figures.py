@@ -76,9 +76,11 @@ def intervals(verdict: Verdict, scale: float) -> str:
             axes.plot(scale * verdict.difference, y, "o", color=TICKET, markersize=6.5)
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.75)
+        beside = verdict.margin > reach / 2  # on the side where there is room
         axes.annotate(
-            "margin", (-scale * verdict.margin, -0.72), (3, -1), textcoords="offset points",
-            color=INK, va="top", fontsize=8.5,
+            "margin", (-scale * verdict.margin, -0.72), (3 if beside else -3, -1),
+            textcoords="offset points", color=INK, va="top", ha="left" if beside else "right",
+            fontsize=8.5,
         )  # fmt: skip
         axes.set_xlabel(f"ticket better than dense by{' (points)' if scale == 100 else ''}")
         _bare(axes)

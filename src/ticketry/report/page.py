@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def page(
         "data": _data(evidence),
         "recipe": _recipe(evidence["recipe"]),
         "warnings": evidence["warnings"],
-        "command": evidence["command"],
+        "command": command_lines(evidence["command"]),
         "hashes": _hashes(evidence, config),
         "figures": {
             "intervals": figures.intervals(verdict, scale),
@@ -81,7 +82,7 @@ def page(
 
 def _tone(verdict: Verdict) -> str:
     if verdict.noninferior == "yes":
-        return "open" if verdict.winning is False else "good"
+        return "open" if verdict.winning is False or verdict.undertrained_reference else "good"
     return "bad" if verdict.noninferior == "no" else "open"
 
 
@@ -262,7 +263,7 @@ def _cost(evidence: Mapping[str, Any], times: Mapping[str, Any] | None) -> dict[
     spent = [row["seconds"] for row in trainings if row.get("seconds") is not None]
     environment = (times or {}).get("environment", {})
     return {
-        "search": "not recorded" if cost is None else f"{cost:.2f}",
+        "search": "" if cost is None else f"{cost:.2f}",
         "wall": duration(times["wall_s"]) if times else "",
         "sum": duration(sum(spent)) if spent else "",
         "trainings": [
@@ -322,6 +323,20 @@ def _hashes(evidence: Mapping[str, Any], config: Mapping[str, Any]) -> list[tupl
         ("search seeds", _numbers(evidence["seeds"]["search"]) or "none"),
         ("replicate seeds", _numbers(evidence["seeds"]["verify"])),
     ]
+
+
+def command_lines(command: str) -> str:
+    """Break a shell command before its options, so that it can be read and still be pasted."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    lines = [""]
+    for word in words:
+        if word.startswith("--"):
+            lines.append(" ")
+        lines[-1] += f" {shlex.quote(word)}"
+    return " \\\n".join(line.removeprefix(" ") if not n else line for n, line in enumerate(lines))
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -17,9 +17,10 @@ def headline(verdict: Verdict) -> str:
         return "Not matching"
     if verdict.noninferior == "inconclusive":
         return "Inconclusive"
-    return {True: "Winning ticket", False: "Matching, but so is chance", None: "Matching ticket"}[
+    name = {True: "Winning ticket", False: "Matching, but so is chance", None: "Matching ticket"}[
         verdict.winning
     ]
+    return f"{name} (undertrained reference)" if verdict.undertrained_reference else name
 
 
 def sentences(verdict: Verdict) -> tuple[str, ...]:
