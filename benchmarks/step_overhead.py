@@ -30,7 +30,7 @@ from ticketry.core.mask import Mask
 from ticketry.enforce import MaskEnforcer
 from ticketry.models.loading import canonical_parameters, load_classifier, prunable, resolve
 from ticketry.tasks.workload import precision
-from ticketry.train import make_optimizer
+from ticketry.training import make_optimizer
 
 GOAL = 1.05
 SPARSITY = 0.4

@@ -132,6 +132,14 @@ def search_cost(plan: Plan, store: Store) -> float:
 def warnings_of(plan: Plan, store: Store) -> list[str]:
     """Return what the records say that a reader must know."""
     warnings: list[str] = []
+    length = plan.recipe.max_length_tokens
+    cut = store.record(plan.verification.dense[0].key)["truncated"]
+    if any(cut.values()):
+        counts = ", ".join(f"{count:,} {split}" for split, count in cut.items() if count)
+        warnings.append(
+            f"texts longer than --max-length {length} tokens, or than the model reads, were cut: "
+            f"{counts}."
+        )
     if plan.search:
         record = store.record(plan.search.mask_key)
         empty = record.get("empty_layers", [])

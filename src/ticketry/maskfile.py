@@ -59,7 +59,7 @@ def load_mask(data: bytes, *, what: str = "the mask file") -> Mask:
     Raises:
         TicketError: it is a pickle, damaged, of another version, or its bits do not fit its hash.
     """
-    if data[:1] == b"\x80" or data[:2] == b"PK":
+    if is_pickle(data):
         raise TicketError(
             f"{what} is a pickle or zip archive, not safetensors; it was not opened. "
             "Ask its author for a ticket saved with `ticket.save_pretrained`."
@@ -101,6 +101,16 @@ def load_mask(data: bytes, *, what: str = "the mask file") -> Mask:
             f"{str(stated)[:12]}…. Fetch it again."
         )
     return mask
+
+
+def is_pickle(data: bytes) -> bool:
+    """Say whether bytes are a pickle, or the zip archive that ``torch.save`` writes.
+
+    A safetensors file begins with its header's length, which may happen to look like a pickle's
+    first byte, so the brace that follows decides.
+    """
+    looks = (data[:1] == b"\x80" and data[1:2] in b"\x02\x03\x04\x05") or data[:2] == b"PK"
+    return looks and data[8:9] != b"{"
 
 
 def _metadata(data: bytes, what: str) -> dict[str, str]:

@@ -65,6 +65,7 @@ def judge_run(
         metric=metric,
         margin=data.margin,
     )
+    truncated = store.record(verification.dense[0].key)["truncated"]
     layers = [
         {"name": row.name, "shape": list(row.shape), "kept": row.kept, "prunable": row.prunable}
         for row in mask.layers()
@@ -80,7 +81,7 @@ def judge_run(
             "margin": data.margin,
             "direction": metric.direction,
             "sha256": data.sha256,
-            "data": scene.describe_data(),
+            "data": {**scene.describe_data(), "truncated": truncated},
         },
         mask={
             "sparsity": mask.sparsity,
@@ -91,7 +92,7 @@ def judge_run(
         },
         base=dataclasses.asdict(scene.base),
         search_seeds=search_seeds,
-        warnings=[*warnings_of(plan, store), *scene.warnings],
+        warnings=warnings_of(plan, store),
         command=command,
     )
 

@@ -32,7 +32,6 @@ class Scene:
         inputs: files whose change makes a finished run stale.
         prunable: weights in scope.
         notes: what the user is told before the run.
-        warnings: what the evidence must say.
     """
 
     base: Base
@@ -42,7 +41,6 @@ class Scene:
     inputs: Sequence[Path]
     prunable: int
     notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
     @property
     def context_key(self) -> str:

@@ -23,8 +23,8 @@ class Sizes:
 
     def passes(self, recipe: Recipe, *, budget: float = 1.0) -> int:
         """Examples seen in one training with ``budget`` times the recipe's epochs."""
-        steps = max(1, round(recipe.epochs * budget * self.train / recipe.batch_size))
-        return min(steps * recipe.batch_size, round(self.train * max(recipe.epochs * budget, 1)))
+        batch = min(recipe.batch_size, self.train)
+        return max(1, round(recipe.epochs * budget * self.train / batch)) * batch
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _train(
     step: Step, bench: Bench, progress: Progress, mask: Mask | None, recipe: Recipe
 ) -> tuple[Any, dict[str, Any]]:
     """Fine-tune from θ0 under ``mask``; return the outcome and the record's common part."""
-    from ticketry.train import train
+    from ticketry.training import train
 
     scratch = bench.store.scratch(step.key)
     outcome = train(

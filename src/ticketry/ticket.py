@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ticketry.core.mask import Mask
 from ticketry.errors import BaseMismatchError, TicketError
 from ticketry.files import pretty_json, replace_folder, sha256_bytes
-from ticketry.maskfile import dump_mask, load_mask
+from ticketry.maskfile import dump_mask, is_pickle, load_mask
 
 if TYPE_CHECKING:
     from torch import nn
@@ -304,7 +304,7 @@ def _load(folder: Path, trusted: bool) -> Ticket:
     data: dict[str, bytes] = {}
     for name, sha256 in config["files"].items():
         data[name] = _read(folder, name, trusted)
-        if name == MASK_FILE and data[name][:1] == b"\x80":
+        if name == MASK_FILE and is_pickle(data[name]):
             load_mask(data[name], what=str(folder / name))  # names the pickle
         if sha256_bytes(data[name]) != sha256:
             raise TicketError(

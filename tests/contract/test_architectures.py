@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import sentence
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -37,7 +36,8 @@ from ticketry.models.loading import (
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.ticket import Base, Ticket
-from ticketry.train import train
+from ticketry.training import train
+from tiny import sentence
 
 SHARED = {"vocab_size": 28, "pad_token_id": 0}
 BERT = {
@@ -68,8 +68,13 @@ MODELS = {
     "gpt2": (
         lambda: GPT2Model(
             GPT2Config(
-                **SHARED, n_embd=16, n_layer=2, n_head=2, n_positions=40,
-                bos_token_id=2, eos_token_id=3,
+                **SHARED,
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                n_positions=40,
+                bos_token_id=2,
+                eos_token_id=3,
             )
         ),  # fmt: skip
         8,

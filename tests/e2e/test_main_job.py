@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ticketry import Ticket, find, train, verify
-from ticketry.jobs import Place, run_find
 from ticketry.errors import (
     BaseMismatchError,
     ConfigError,
@@ -21,6 +20,7 @@ from ticketry.errors import (
     TrainingError,
 )
 from ticketry.execute import Silent
+from ticketry.jobs import Place, run_find
 from ticketry.options import build_find_spec
 
 COLUMNS = {"text_column": "review", "label_column": "verdict"}

@@ -71,7 +71,7 @@ def test_cost_in_dense_equivalents_by_hand() -> None:
     step = plan.search.steps[0]
     assert step.train_passes == 4000
     assert dense_equivalents(plan.search.steps, 4000) == pytest.approx(2 * (4000 + 100) / 4000)
-    assert FORWARD_SHARE == pytest.approx(1 / 3)
+    assert pytest.approx(1 / 3) == FORWARD_SHARE
 
 
 def test_one_shot_on_theta0_costs_nothing() -> None:

@@ -25,7 +25,7 @@ from ticketry.errors import MaskError, StorageError, TrainingError
 from ticketry.models.loading import canonical_parameters, prunable, resolve
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.workload import Batch
-from ticketry.train import TrainOutcome, learning_rate, make_optimizer, train
+from ticketry.training import TrainOutcome, learning_rate, make_optimizer, train
 
 RECIPE = Recipe(epochs=2, batch_size=8, max_length_tokens=16, learning_rate=5e-3, weight_decay=0.1)
 
