@@ -1,4 +1,4 @@
-"""Every criterion on every architecture: find on toy data, exact counts, zeros kept, saved, applied."""
+"""Every criterion on every architecture: find, exact counts, zeros kept, save, load, apply."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ MODELS = {
                 bos_token_id=2,
                 eos_token_id=3,
             )
-        ),  # fmt: skip
+        ),
         8,
         6144,
     ),

@@ -102,9 +102,7 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
 
 
 def test_every_option_that_the_readme_names_exists() -> None:
-    commands = [
-        match for match in re.findall(r"^ticketry ([a-z]+)((?:.|\\\n)*?)$", README, re.MULTILINE)
-    ]
+    commands = re.findall(r"^ticketry ([a-z]+)((?:.|\\\n)*?)$", README, re.MULTILINE)
     assert commands
     for verb, rest in commands:
         shown = ticketry(verb, "--help").stdout

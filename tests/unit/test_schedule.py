@@ -19,7 +19,8 @@ from ticketry.errors import ConfigError
         (0.875, {"levels": 3}, (0.5, 0.75, 0.875)),
         (0.4, {"levels": 1}, (0.4,)),
         (0.4, {"rate": 0.2}, (0.2, 0.36, 0.4)),  # 0.488 would pass
-        (0.36, {"rate": 0.2}, (0.2, 0.36)),  # 1 − 0.8² in floats is not 0.36
+        (0.36, {"rate": 0.2}, (0.2, 0.36)),
+        (0.51, {"rate": 0.3}, (0.3, 0.51)),  # 1 − 0.7² is above 0.51 in floats: no third round
         (0.1, {"rate": 0.2}, (0.1,)),
         (0.875, {"rate": 0.5}, (0.5, 0.75, 0.875)),
         (0.7, {"rate": 0.1, "rate_of": "original"}, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),

@@ -11,7 +11,7 @@ MOST_LEVELS = 1000
 """A round is a training: more than this is taken for a slip."""
 
 _ROUNDING = 1e-9
-"""Sparsities closer than this are one level: 1 − 0.8² in floats is not 0.36."""
+"""Sparsities closer than this are one level: 1 − 0.7² in floats is not 0.51."""
 
 
 def sparsity_levels(

@@ -38,7 +38,8 @@ _BINS = 1 << 16
 _HALF = 1 << 15
 _INFINITY = 0x7F80_0000
 _EXCLUDED = np.int32(-(2**31))
-"""Key of a weight that must not be kept: below that of every score, alone in its upper bin."""
+"""Key of a weight that must not be kept: below that of every score, and never reached, because no
+more weights are asked for than are allowed."""
 
 
 def select_global(
@@ -134,8 +135,6 @@ def _keep_highest(keys: Pass, shapes: Shapes, count: int, allowed: Mask | None =
         keys = _restricted(keys, allowed)
     threshold, ties, equal = _threshold(keys, count)
     packed = {name: (shape, bytes((math.prod(shape) + 7) // 8)) for name, shape in shapes.items()}
-    if count == 0:
-        return Mask.from_packed(packed)
     spare = ties
     for name, pieces in itertools.groupby(keys(), key=lambda piece: piece[0]):
         bits = bytearray(packed[name][1])
@@ -158,14 +157,11 @@ def _keep_highest(keys: Pass, shapes: Shapes, count: int, allowed: Mask | None =
 def _threshold(keys: Pass, count: int) -> tuple[np.int32, int, int]:
     """Return the ``count``-th highest key, how many keys equal to it fit, and how many there are.
 
-    A first pass is made even for a count of 0, because it finds what is not a number.
+    For a count of 0 no key is above the one returned, and none equal to it fits.
     """
     upper = np.zeros(_BINS, dtype=np.int64)
     for _, _, piece in keys():
         np.add.at(upper, (piece >> 16) + _HALF, 1)
-    upper[0] = 0  # the excluded
-    if count == 0:
-        return np.int32(2**31 - 1), 0, 0
     upper_bin, missing = _bin_of(upper, count)
     lower = np.zeros(_BINS, dtype=np.int64)
     for _, _, piece in keys():
@@ -178,7 +174,10 @@ def _threshold(keys: Pass, count: int) -> tuple[np.int32, int, int]:
 
 
 def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
-    """Return the bin of the ``rank``-th highest (from 1), and its rank within that bin."""
+    """Return the bin of the ``rank``-th highest (from 1), and its rank within that bin.
+
+    Rank 0, which nothing has, is placed in the highest bin.
+    """
     from_top = np.cumsum(counts[::-1])
     position = int(np.searchsorted(from_top, rank))
     before = int(from_top[position - 1]) if position else 0
@@ -252,7 +251,7 @@ def _random(shapes: Shapes, generator: torch.Generator) -> Pass:
             size = math.prod(shapes[name])
             for start in range(0, size, CHUNK):
                 keys = torch.randint(
-                    -(2**31) + _BINS,  # above the bin of the excluded
+                    -(2**31),
                     2**31,
                     (min(CHUNK, size - start),),
                     dtype=torch.int32,
