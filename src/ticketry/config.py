@@ -155,7 +155,9 @@ class FindSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
-        return {"schema_version": SCHEMA_VERSION, "kind": "find", **dataclasses.asdict(self)}
+        spec = {"schema_version": SCHEMA_VERSION, "kind": "find", **dataclasses.asdict(self)}
+        plain: dict[str, Any] = json.loads(canonical_json(spec))  # lists, not tuples
+        return plain
 
     @property
     def fingerprint(self) -> str:

@@ -23,7 +23,8 @@ from ticketry.errors import TicketryError
 from ticketry.steps import Bench, Context, Step, run_step
 from ticketry.store import Damage, Store
 
-STOP_WAIT_S = 20.0
+STOP_WAIT_S = 60.0
+"""A worker stops at its next optimizer update; an evaluation under way is finished first."""
 
 
 class Events(Protocol):

@@ -252,6 +252,7 @@ def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
         threads=scene.context.threads,
         workers=workers,
         device=scene.context.device,
+        dtype=scene.recipe.dtype,
     )
     for line in plan.lines(store, seconds, workers):
         place.say(line)

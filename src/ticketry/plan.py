@@ -17,9 +17,9 @@ from ticketry.verification import Verification
 FORWARD_SHARE = 1.0 / 3.0
 """A forward pass costs a third of a forward and a backward pass (the backward pass is two)."""
 
-_UTILISATION = 0.32
+_UTILISATION = 0.5
 """Share of the plain matrix-product rate that a CPU training was measured to reach (MiniLM,
-48 tokens, one thread); only the estimate printed beforehand rests on it."""
+48 tokens, one thread, float32 and bfloat16); only the estimate printed beforehand rests on it."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ def estimate_seconds(
     threads: int,
     workers: int,
     device: str,
+    dtype: str,
 ) -> float | None:
     """Estimate how long steps take here, from a matrix product timed for a moment.
 
@@ -146,6 +147,7 @@ def estimate_seconds(
         threads: of one training.
         workers: trainings side by side.
         device: only ``cpu`` is estimated.
+        dtype: of the recipe.
     Returns:
         Seconds, or None where no estimate is made.
     """
@@ -156,7 +158,8 @@ def estimate_seconds(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        a, b = torch.ones(1024, 384), torch.ones(384, 1536)
+        kind = getattr(torch, dtype)
+        a, b = torch.ones(1024, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
         torch.mm(a, b)
         started, rounds = time.perf_counter(), 0
         while time.perf_counter() - started < 0.15:

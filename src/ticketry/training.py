@@ -94,7 +94,8 @@ def train(
             each by itself; the global RNG is left as it was.
         mask: on the base's canonical names; pruned weights stay exactly zero.
         device: ``cpu`` or ``cuda``.
-        progress: called with (steps done, steps) after each optimizer step; may raise to stop.
+        progress: called with (steps done, steps) after each optimizer step; may raise
+            KeyboardInterrupt to stop, which leaves a checkpoint.
         checkpoint: a folder for this training alone; the training goes on from what lies there.
         checkpoint_every_s: seconds between two checkpoints.
 
@@ -137,14 +138,21 @@ def train(
             )
             seen = workload.count(batch)
             examples, tokens = examples + seen[0], tokens + seen[1]
-            if progress is not None:
-                progress(step + 1, steps)
-            if checkpoint is not None and time.monotonic() - saved >= checkpoint_every_s:
+            stopped: KeyboardInterrupt | None = None
+            try:
+                if progress is not None:
+                    progress(step + 1, steps)
+            except KeyboardInterrupt as stop:
+                stopped = stop  # keep what was done before passing it on
+            due = stopped is not None or time.monotonic() - saved >= checkpoint_every_s
+            if checkpoint is not None and due:
                 state = checkpoints.take(
                     model, optimizer, step=step + 1, tokens=tokens, examples=examples, losses=losses
                 )
                 checkpoints.save(checkpoint, state, identity)
                 saved = time.monotonic()
+            if stopped is not None:
+                raise stopped
         if enforcer is not None:
             enforcer.check()
     model.eval()

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from ticketry.errors import TicketryError
 
 PROGRESS_EVERY_S = 0.5
-GIVE_UP_AFTER_S = 15.0
+GIVE_UP_AFTER_S = 55.0
 
 
 def main() -> int:

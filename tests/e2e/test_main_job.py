@@ -31,9 +31,9 @@ SMALL = {
     "replicates": 2,
     "controls": "random-layerwise,random,oneshot-theta0",
     "recipe": "paper",
-    "epochs": 6.0,
-    "batch_size": 16,
-    "learning_rate": 0.01,
+    "epochs": 5.0,
+    "batch_size": 8,
+    "learning_rate": 0.004,
     "max_length": 16,
 }
 WEIGHTS = 16_384  # 2 layers x (4*32*32 + 2*32*64)
