@@ -389,11 +389,21 @@ def test_a_stopped_training_goes_on_bit_for_bit(
             train(workload, recipe, progress=stop_at(step), **options)
     steps: list[int] = []
     went_on = train(workload, recipe, progress=lambda done, _: steps.append(done), **options)
-    # The step at which it was stopped had not been saved yet.
-    assert (went_on.resumed_at_step, steps[0]) == (10, 11)
+    assert (went_on.resumed_at_step, steps[0]) == (11, 12)
     assert went_on.warnings == ()
     assert_same(whole, went_on)
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == [checkpoints.FILE]
+
+
+def test_stopping_leaves_a_checkpoint_though_none_was_due(
+    workload: SequenceClassification, mask: Mask, tmp_path: Path
+) -> None:
+    whole = train(workload, RECIPE, seed=3, mask=mask)
+    with pytest.raises(KeyboardInterrupt):
+        train(workload, RECIPE, seed=3, mask=mask, progress=stop_at(3), checkpoint=tmp_path / "s")
+    again = train(workload, RECIPE, seed=3, mask=mask, checkpoint=tmp_path / "s")
+    assert again.resumed_at_step == 3
+    assert_same(whole, again)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])

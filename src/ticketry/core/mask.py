@@ -250,8 +250,13 @@ class Mask(Mapping[str, Tensor]):
         return self._combine(other, np.bitwise_or)
 
     def __invert__(self) -> Mask:
-        everything = Mask.full(self._shapes)
-        return self._combine(everything, np.bitwise_xor)  # leaves the unused bits zero
+        everything = ((name, _array(ones(math.prod(self._shapes[name])))) for name in self)
+        return Mask.from_packed(  # by xor, which leaves the unused bits zero
+            {
+                name: (self._shapes[name], (_array(self._packed[name]) ^ full).tobytes())
+                for name, full in everything
+            }
+        )
 
     def is_subset_of(self, other: Mask) -> bool:
         """Say whether every weight that this mask keeps is kept by ``other`` (nesting).

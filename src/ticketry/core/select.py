@@ -86,8 +86,13 @@ def select_global(
     if not min_layer_density:
         return _keep_highest(_scored(weights, score), shapes, count, within)
     floor = _keep_floor(weights, score, shapes, count, within, min_layer_density)
-    others = ~floor if within is None else within & ~floor
-    return floor | _keep_highest(_scored(weights, score), shapes, count - floor.kept, others)
+    rest = count - floor.kept
+    return floor | _keep_highest(
+        _scored(weights, score),
+        shapes,
+        rest,
+        ~floor if within is None else within & ~floor,  # no name holds it: freed on return
+    )
 
 
 def random_global(shapes: Shapes, density: float, generator: torch.Generator) -> Mask:
