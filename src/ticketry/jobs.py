@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from ticketry.outcome import judge_run, keep_run, read_mask, write_model
 from ticketry.plan import Plan, estimate_seconds
 from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
-from ticketry.runs import PLAN_FILE, TICKET_FOLDER, is_finished, open_run
+from ticketry.runs import PLAN_FILE, TICKET_FOLDER, check_run, is_finished, open_run
 from ticketry.scene import Scene, prepare
 from ticketry.search import plan_search
-from ticketry.steps import put_given_mask
+from ticketry.steps import given_mask_key, put_given_mask
 from ticketry.store import Store
 from ticketry.ticket import Ticket
 from ticketry.verification import plan_verification
@@ -85,38 +84,39 @@ def default_out(spec: FindSpec) -> Path:
 def run_find(spec: FindSpec, place: Place) -> Result:
     """Carry out a find spec; see :func:`ticketry.api.find`."""
     require_report()
-    store = place.outputs
-    with _run_folder(place, spec.to_json()):
-        if (kept := _finished(place)) is not None:
-            return kept
-        scene = _prepare(spec, place)
-        search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
-        verification = plan_verification(
-            search.mask_key,
-            spec.search.sparsity,
-            scene.recipe,
-            verification_seeds(spec.seed, spec.replicates),
-            spec.controls,
-            scene.sizes,
-            scene.context_key,
-            keep_model=spec.keep_model,
-        )
-        plan = Plan(_find_title(spec, search.sparsities, scene), scene.recipe, search, verification)
-        priced = _price(plan, scene, place)
-        if place.plan_only:
-            return Result(None, priced, place.out)
-        wall_s = _execute(plan, scene, place)
-        mask = read_mask(store, search.mask_key)
+    run = spec.to_json()
+    if (kept := _finished(place, run)) is not None:
+        return kept
+    scene = _prepare(spec, place)
+    search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
+    verification = plan_verification(
+        search.mask_key,
+        spec.search.sparsity,
+        scene.recipe,
+        verification_seeds(spec.seed, spec.replicates),
+        spec.controls,
+        scene.sizes,
+        scene.context_key,
+        keep_model=spec.keep_model,
+    )
+    plan = Plan(_find_title(spec, search.sparsities, scene), scene.recipe, search, verification)
+    priced = _price(plan, scene, place)
+    if place.plan_only:
+        return Result(None, priced, place.out)
+    # Only now is anything written: a fault of model or data leaves no folder behind.
+    with open_run(place.out, run):
+        wall_s = _execute(plan, priced, scene, place)
+        mask = read_mask(place.outputs, search.mask_key)
         evidence = judge_run(
             plan,
             scene,
-            store,
+            place.outputs,
             mask,
-            search=search_evidence(plan, store, asdict(spec.search)),
+            search=search_evidence(plan, place.outputs, asdict(spec.search)),
             search_seeds=[search_seed(spec.seed)] if search.level_steps else [],
             command=find_command(spec, place.out),
         )
-        ticket = Ticket(mask, scene.base, spec.to_json(), evidence)
+        ticket = Ticket(mask, scene.base, run, evidence)
         _keep(ticket, plan, scene, place, wall_s, spec.keep_model)
     return Result(ticket, priced, place.out)
 
@@ -132,31 +132,32 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
             "used; choose another --seed."
         )
     require_report()
-    store = place.outputs
-    with _run_folder(place, _given_run(spec, ticket, "verify")):
-        if (kept := _finished(place)) is not None:
-            return kept
-        scene = _prepare(spec, place, ticket)
-        verification = plan_verification(
-            put_given_mask(store, ticket.mask, dry=place.plan_only),
-            ticket.sparsity,
-            scene.recipe,
-            seeds,
-            spec.controls,
-            scene.sizes,
-            scene.context_key,
-            keep_model=spec.keep_model,
-        )
-        title = f"verify a ticket at {ticket.sparsity:.1%} sparsity in {spec.model}"
-        plan = Plan(f"{title} on {scene.data.name}", scene.recipe, None, verification)
-        priced = _price(plan, scene, place)
-        if place.plan_only:
-            return Result(None, priced, place.out)
-        wall_s = _execute(plan, scene, place)
+    run = _given_run(spec, ticket, "verify")
+    if (kept := _finished(place, run)) is not None:
+        return kept
+    scene = _prepare(spec, place, ticket)
+    verification = plan_verification(
+        given_mask_key(ticket.mask),
+        ticket.sparsity,
+        scene.recipe,
+        seeds,
+        spec.controls,
+        scene.sizes,
+        scene.context_key,
+        keep_model=spec.keep_model,
+    )
+    title = f"verify a ticket at {ticket.sparsity:.1%} sparsity in {spec.model}"
+    plan = Plan(f"{title} on {scene.data.name}", scene.recipe, None, verification)
+    priced = _price(plan, scene, place)
+    if place.plan_only:
+        return Result(None, priced, place.out)
+    with open_run(place.out, run):
+        put_given_mask(place.outputs, ticket.mask)
+        wall_s = _execute(plan, priced, scene, place)
         evidence = judge_run(
             plan,
             scene,
-            store,
+            place.outputs,
             ticket.mask,
             search=_known_search(ticket),
             search_seeds=used,
@@ -175,21 +176,24 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
             f"--out {place.out} exists and is not empty; nothing was changed. Give a new folder."
         )
     work = place.out.with_name(place.out.name + ".work")
+    run = _given_run(spec, ticket, "train")
+    check_run(work, run)
+    scene = _prepare(spec, place, ticket)
+    verification = plan_verification(
+        given_mask_key(ticket.mask),
+        ticket.sparsity,
+        scene.recipe,
+        verification_seeds(spec.seed, 1),
+        (),
+        scene.sizes,
+        scene.context_key,
+        keep_model=True,
+    )
+    (step,) = verification.ticket
+    workers = 1 if place.workers is None else min(place.workers, 1)
     store = Store(work / "store")
-    with open_run(work, _given_run(spec, ticket, "train")):
-        scene = _prepare(spec, place, ticket)
-        verification = plan_verification(
-            put_given_mask(store, ticket.mask),
-            ticket.sparsity,
-            scene.recipe,
-            verification_seeds(spec.seed, 1),
-            (),
-            scene.sizes,
-            scene.context_key,
-            keep_model=True,
-        )
-        (step,) = verification.ticket
-        workers = 1 if place.workers is None else min(place.workers, 1)
+    with open_run(work, run):
+        put_given_mask(store, ticket.mask)
         store.write_data(scene.context.data_sha256, scene.data.to_json())
         execute([step], scene.context, store, workers=workers, events=place.events)
         write_model(store, step.key, place.out)
@@ -198,19 +202,12 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
     return {name: value for name, value in record.items() if name != "predictions"}
 
 
-@contextlib.contextmanager
-def _run_folder(place: Place, run: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the run's folder; a plan alone touches nothing."""
+def _finished(place: Place, run: Mapping[str, Any]) -> Result | None:
+    """Refuse a folder of another run; return a finished run's result at once, if it is whole."""
     if place.plan_only:
-        yield
-        return
-    with open_run(place.out, run):
-        yield
-
-
-def _finished(place: Place) -> Result | None:
-    """Return a finished run's result at once, if it is whole."""
-    if place.plan_only or not is_finished(place.out, place.outputs):
+        return None
+    check_run(place.out, run)
+    if not is_finished(place.out, place.outputs):
         return None
     place.say(f"{place.out} is finished; nothing was done again")
     plan = read_json(place.out / PLAN_FILE, "the plan")
@@ -243,7 +240,7 @@ def _find_title(spec: FindSpec, sparsities: tuple[float, ...], scene: Scene) -> 
 
 
 def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
-    """Say the plan and its cost before anything is spent, and keep it."""
+    """Say the plan and its cost before anything is spent."""
     store = place.outputs
     workers = _workers(place, scene)
     seconds = estimate_seconds(
@@ -258,16 +255,14 @@ def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
         place.say(line)
     for note in scene.notes:
         place.say(f"  note: {note}")
-    priced = plan.to_json(store, seconds)
-    if not place.plan_only:
-        write_json(place.out / PLAN_FILE, priced)
-    return priced
+    return plan.to_json(store, seconds)
 
 
-def _execute(plan: Plan, scene: Scene, place: Place) -> float:
+def _execute(plan: Plan, priced: Mapping[str, Any], scene: Scene, place: Place) -> float:
     """Make every step's output exist; return the seconds it took now."""
     store = place.outputs
     started = time.monotonic()
+    write_json(place.out / PLAN_FILE, priced)
     store.write_data(scene.context.data_sha256, scene.data.to_json())
     execute(plan.steps, scene.context, store, workers=_workers(place, scene), events=place.events)
     return time.monotonic() - started

@@ -306,21 +306,20 @@ KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
 }
 
 
-def put_given_mask(store: Store, mask: Mask, *, dry: bool = False) -> str:
-    """Store a mask that was brought along, as if a step had made it; return its key.
+def given_mask_key(mask: Mask) -> str:
+    """Return the key under which a mask that was brought along is stored."""
+    return fingerprint({"version": STEP_VERSION, "kind": "given-mask", "digest": mask.digest()})
 
-    With ``dry`` the key alone is worked out, for a plan that is only printed.
-    """
+
+def put_given_mask(store: Store, mask: Mask) -> None:
+    """Store a mask that was brought along, as if a step had made it."""
     from ticketry.maskfile import dump_mask
 
-    key = fingerprint({"version": STEP_VERSION, "kind": "given-mask", "digest": mask.digest()})
-    if dry:
-        return key
+    key = given_mask_key(mask)
     if (damage := store.check(key)) is not None and store.folder(key).exists():
         store.set_aside(damage)
     output = _mask_output(mask, {}, dump_mask(mask))
     store.write(key, {RECORD: pretty_json(output.record), **output.files}, {"name": "given mask"})
-    return key
 
 
 def copy_model(store: Store, key: str) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Selection against a stable sort, its tie rule, its faults, its memory; random masks."""
+"""Selection against a stable sort, its tie rule, its memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from torch import Tensor
 
 from ticketry.core import score, select
 from ticketry.core.mask import Mask
-from ticketry.core.select import random_global, random_layerwise, select_global
-from ticketry.errors import ConfigError, MaskError, ScoreError, UnknownNameError
+from ticketry.core.select import select_global
+from ticketry.errors import ConfigError
 
 T, F = True, False
-NAN = float("nan")
 
 
 @pytest.fixture(autouse=True)
@@ -294,124 +293,6 @@ def test_a_search_stays_nested_when_weights_move() -> None:
         within = mask
 
 
-# --- faults -------------------------------------------------------------------------------------
-
-QUIET, SIGNALLING, NEGATIVE = 0x7FC00000, 0x7F800001, 0xFFC00000
-
-
-@pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("bits", [QUIET, SIGNALLING, NEGATIVE], ids=hex)
-def test_nan_is_an_error_that_names_the_tensor(bits: int, density: float) -> None:
-    values = torch.zeros(40_000, dtype=torch.int32)
-    values[39_999] = bits - 2**32 if bits >= 2**31 else bits
-    weights = {"fine": torch.ones(3), "bad": values.view(torch.float32)}
-    with pytest.raises(ScoreError) as caught:
-        select_global(weights, density)
-    assert str(caught.value) == (
-        "tensor 'bad' has a score that is NaN (first at flat index 39999); expected numbers. A "
-        "training that diverged leaves such weights: lower its learning rate."
-    )
-
-
-def test_nan_is_an_error_even_where_within_prunes() -> None:
-    weights = {"w": torch.tensor([NAN, 1.0]).bfloat16()}
-    with pytest.raises(ScoreError, match="'w' has a score that is NaN"):
-        select_global(weights, 0.5, within=Mask({"w": torch.tensor([F, T])}))
-
-
-def test_nan_of_a_signed_criterion() -> None:
-    with SmallPieces(8), pytest.raises(ScoreError, match="first at flat index 9"):
-        select_global({"w": torch.tensor([-1.0] * 9 + [-NAN])}, 0.5, criterion="signed")
-
-
-ONE = {"w": torch.ones(4)}
-HALF = Mask({"w": torch.tensor([T, T, F, F])})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "kind", "message"),
-    [
-        (
-            {"weights": {}, "density": 0.5},
-            ScoreError,
-            "no tensors were given to select from; expected at least one.",
-        ),
-        (
-            {"weights": {"w": torch.ones(2, dtype=torch.int64)}, "density": 0.5},
-            ScoreError,
-            "tensor 'w' has dtype int64; expected floating-point weights. Leave it out of the "
-            "scope.",
-        ),
-        (
-            {"weights": ONE, "density": 1.5, "min_layer_density": NAN},
-            ConfigError,
-            "2 faults in the configuration:\n"
-            "  - density is 1.5; expected a number in [0, 1].\n"
-            "  - min_layer_density is nan; expected a number in [0, 1].",
-        ),
-        (
-            {"weights": ONE, "density": 0.5, "criterion": "magnitud"},
-            UnknownNameError,
-            "unknown criterion 'magnitud'. Did you mean 'magnitude'? Known: magnitude.",
-        ),
-        (
-            {"weights": ONE, "density": 0.75, "within": HALF},
-            MaskError,
-            "density 0.75 asks for 3 of 4 weights, but within keeps 2; expected at most density "
-            "0.5.",
-        ),
-        (
-            {"weights": ONE, "density": 0.5, "within": Mask.full({"v": (4,)})},
-            MaskError,
-            "within lacks 1 tensor(s): w; expected within and the weights to be of the same "
-            "tensors. Use one scope for both.",
-        ),
-        (
-            {"weights": ONE, "density": 0.5, "within": Mask.full({"w": (2, 2)})},
-            MaskError,
-            "tensor 'w' has shape (2, 2) in within and (4,) in the weights; expected the same "
-            "base model in both.",
-        ),
-        (
-            {"weights": ONE, "density": 0.5, "min_layer_density": 0.75},
-            ConfigError,
-            "min_layer_density 0.75 needs 3 weights, but only 2 are kept in all; expected a floor "
-            "below the density.",
-        ),
-        (
-            {
-                "weights": {"v": torch.ones(4), "w": torch.ones(4)},
-                "density": 0.5,
-                "within": Mask({"v": torch.tensor([T, T, T, T]), "w": torch.tensor([T, F, F, F])}),
-                "min_layer_density": 0.5,
-            },
-            MaskError,
-            "min_layer_density 0.5 needs 2 weights of tensor 'w', but within keeps 1 there; "
-            "expected the same floor when within was selected.",
-        ),
-    ],
-)
-def test_faults_are_named(
-    arguments: dict[str, object], kind: type[Exception], message: str
-) -> None:
-    with pytest.raises(kind) as caught:
-        select_global(**arguments)  # type: ignore[arg-type]
-    assert str(caught.value) == message
-
-
-def test_a_criterion_that_changes_shape_or_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    criteria = {"sum": lambda w: w.sum(), "double": lambda w: w.double()}
-    monkeypatch.setattr(score, "CRITERIA", criteria)
-    with pytest.raises(ScoreError) as caught:
-        select_global(ONE, 0.5, criterion="sum")
-    assert str(caught.value) == (
-        "the criterion gave scores of shape () and dtype torch.float32 for a piece of tensor 'w'; "
-        "expected (4,) and torch.float32."
-    )
-    with pytest.raises(ScoreError, match=r"shape \(4,\) and dtype torch\.float64"):
-        select_global(ONE, 0.5, criterion="double")
-
-
 # --- memory and the peer ------------------------------------------------------------------------
 
 
@@ -433,54 +314,3 @@ def test_selection_takes_little_memory_and_agrees_with_the_peer(
     assert selection.agreement(modules, mask, theirs)
     theirs[min(theirs)][0, 0] ^= True
     assert not selection.agreement(modules, mask, theirs)
-
-
-# --- random masks -------------------------------------------------------------------------------
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-SHAPES = {"b": (50, 7), "a": (41,), "none": (0,)}
-
-
-@given(densities, st.integers(0, 2**32))
-def test_random_masks_keep_the_exact_number(density: float, seed: int) -> None:
-    mask = random_global(SHAPES, density, seeded(seed))
-    assert mask.kept == round(density * 391)
-    again = random_layerwise(mask, seeded(seed + 1))
-    assert [row.kept for row in again.layers()] == [row.kept for row in mask.layers()]
-
-
-def test_random_masks_are_decided_by_the_generator_alone() -> None:
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    generator = seeded(3)
-    one, two = (random_global(SHAPES, 0.5, generator) for _ in range(2))
-    assert one != two  # the generator moved on
-    assert one == random_global(dict(reversed(SHAPES.items())), 0.5, seeded(3))
-    layerwise = random_layerwise(one, seeded(4))
-    assert layerwise == random_layerwise(one, seeded(4))
-    assert layerwise != random_layerwise(one, seeded(5))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_random_masks_keep_every_weight_equally_often() -> None:
-    generator = seeded(6)
-    like = Mask({"a": torch.arange(40) < 10, "b": torch.arange(40) < 30})
-    drawn = np.array([flat(random_global({"w": (80,)}, 0.25, generator)) for _ in range(1000)])
-    # A count is binomial(1000, 1/4): std 13.7; 5 of them over 80 weights: chance 5e-5.
-    assert np.abs(drawn.sum(axis=0) - 250).max() < 5 * 13.7
-    drawn = np.array([flat(random_layerwise(like, generator)) for _ in range(1000)])
-    assert np.abs(drawn[:, :40].sum(axis=0) - 250).max() < 5 * 13.7
-    assert np.abs(drawn[:, 40:].sum(axis=0) - 750).max() < 5 * 13.7
-    # Two weights of a layer: both are kept with 10/40 · 9/39; std of the count below 7.4.
-    assert abs(int((drawn[:, 0] & drawn[:, 39]).sum()) - 1000 * 90 / 1560) < 5 * 7.4
-
-
-def test_random_faults() -> None:
-    with pytest.raises(ConfigError, match=r"density is -0\.5; expected a number in \[0, 1\]\."):
-        random_global(SHAPES, -0.5, seeded(0))
-    with pytest.raises(MaskError, match="a mask of no tensors was asked for"):
-        random_global({}, 0.5, seeded(0))
