@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import FindSpec, search_seed, verification_seeds
+from ticketry.core.select import layer_floors
 from ticketry.errors import ConfigError, RunError
 from ticketry.evidence import search_evidence
 from ticketry.execute import Events, execute
@@ -88,6 +89,9 @@ def run_find(spec: FindSpec, place: Place) -> Result:
     if (kept := _finished(place, run)) is not None:
         return kept
     scene = _prepare(spec, place)
+    # A floor that no selection can meet is said now, not after the trainings.
+    keeps = round((1.0 - spec.search.sparsity) * scene.prunable)
+    layer_floors(scene.shapes, keeps, spec.search.min_layer_density)
     search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
     verification = plan_verification(
         search.mask_key,

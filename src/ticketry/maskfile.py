@@ -19,6 +19,9 @@ from ticketry.errors import MaskError, TicketError
 
 FORMAT = "ticketry-mask"
 VERSION = 1
+_MOST_GROWTH = 64
+_ALWAYS_ALLOWED_BYTES = 256 << 20
+"""Tensors kept or pruned whole take a byte each, so the decoded size is bounded on its own."""
 
 
 def dump_mask(mask: Mask) -> bytes:
@@ -82,6 +85,11 @@ def load_mask(data: bytes, *, what: str = "the mask file") -> Mask:
         stated = metadata["digest"]
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TicketError(f"{what} is damaged: {error}.") from error
+    size = sum((math.prod(shape) + 7) // 8 for shape in sizes.values())
+    if size > max(_MOST_GROWTH * len(data), _ALWAYS_ALLOWED_BYTES):
+        raise TicketError(
+            f"{what} claims {size:,} bytes of mask in a file of {len(data):,}; that is refused."
+        )
     if set(entries) != set(sizes):
         differing = sorted(set(entries) ^ set(sizes))[:3]
         raise TicketError(f"{what} is damaged: shapes and tensors differ in {differing}.")

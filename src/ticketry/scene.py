@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Scene:
         data: the prepared splits.
         context: what goes into every step's key.
         inputs: files whose change makes a finished run stale.
-        prunable: weights in scope.
+        shapes: of the tensors in scope, by canonical name.
         notes: what the user is told before the run.
     """
 
@@ -39,7 +40,7 @@ class Scene:
     recipe: Recipe
     context: Context
     inputs: Sequence[Path]
-    prunable: int
+    shapes: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
 
     @property
@@ -52,6 +53,11 @@ class Scene:
         """Examples per split."""
         data = self.data
         return Sizes(len(data.train.labels), len(data.validation.labels), len(data.test.labels))
+
+    @property
+    def prunable(self) -> int:
+        """Weights in scope."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def flops_per_pass(self) -> float:
@@ -169,7 +175,7 @@ def prepare(
         recipe=recipe,
         context=context,
         inputs=[*source_files(reference), *_data_files(data_spec)],
-        prunable=sum(tensors[name].numel() for name in names),
+        shapes={name: tuple(tensors[name].shape) for name in names},
         notes=tuple(notes),
     )
 

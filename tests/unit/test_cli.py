@@ -144,6 +144,7 @@ def test_a_config_file_and_the_command_line_over_it(find, tmp_path: Path) -> Non
         ({"text-column": "reviw"}, "has no column 'reviw'. Did you mean 'review'?"),
         ({"model": "minilmm"}, "minilm"),
         ({"scope": "encodr"}, "encoder"),
+        ({"sparsity": 0.4995, "min-layer-density": 0.5004}, "expected a floor below the density"),
         ({"device": "cuda"}, "torch sees no GPU here"),
         ({"config": "no.yaml"}, "--config no.yaml cannot be read"),
         ({"data": "no.csv"}, "there is no file 'no.csv'"),

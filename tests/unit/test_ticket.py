@@ -228,6 +228,16 @@ def test_hostile_shapes_are_refused_before_anything_is_allocated(
         load_mask(hostile)
 
 
+def test_many_whole_tensors_may_not_claim_a_huge_size_together() -> None:
+    data = dump_mask(Mask({f"w{i}": torch.ones(8, dtype=torch.bool) for i in range(4)}))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"]["shapes"] = json.dumps({f"w{i}": [1 << 30] for i in range(4)})
+    text = json.dumps(header).encode()
+    with pytest.raises(TicketError, match="claims 536,870,912 bytes of mask in a file of"):
+        load_mask(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
 def test_a_constant_tensor_may_not_claim_a_huge_size() -> None:
     mask = Mask({"w": torch.ones(8, dtype=torch.bool)})
     data = dump_mask(mask)

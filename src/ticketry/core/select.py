@@ -95,6 +95,28 @@ def select_global(
     )
 
 
+def layer_floors(shapes: Shapes, kept: int, min_layer_density: float) -> dict[str, int]:
+    """Return how many weights each tensor keeps at least: its share, rounded up.
+
+    Args:
+        shapes: name -> shape.
+        kept: weights that are kept in all.
+        min_layer_density: as in :func:`select_global`.
+
+    Raises:
+        ConfigError: the floors add up to more than is kept in all.
+    """
+    # In decimal, as the user wrote it: 0.07 * 100 in floats is above 7.
+    share = Decimal(repr(float(min_layer_density)))
+    floors = {name: math.ceil(share * math.prod(shape)) for name, shape in shapes.items()}
+    if sum(floors.values()) > kept:
+        raise ConfigError(
+            f"min_layer_density {min_layer_density} needs {sum(floors.values()):,} weights, but "
+            f"only {kept:,} are kept in all; expected a floor below the density."
+        )
+    return floors
+
+
 def random_global(shapes: Shapes, density: float, generator: torch.Generator) -> Mask:
     """Keep a random choice among all weights.
 
@@ -279,16 +301,7 @@ def _keep_floor(
     min_layer_density: float,
 ) -> Mask:
     """Keep the best ceil(min_layer_density · size) weights of each tensor."""
-    # In decimal, as the user wrote it: 0.07 * 100 in floats is above 7.
-    floors = {
-        name: math.ceil(Decimal(repr(float(min_layer_density))) * math.prod(shape))
-        for name, shape in shapes.items()
-    }
-    if sum(floors.values()) > count:
-        raise ConfigError(
-            f"min_layer_density {min_layer_density} needs {sum(floors.values()):,} weights, but "
-            f"only {count:,} are kept in all; expected a floor below the density."
-        )
+    floors = layer_floors(shapes, count, min_layer_density)
     packed: dict[str, tuple[tuple[int, ...], bytes]] = {}
     for name, shape in shapes.items():
         allowed = None
