@@ -339,6 +339,8 @@ def _show_result(result: Any, as_json: bool) -> None:
         return
     for sentence in ticket.verdict.sentences():
         typer.echo(sentence)
+    for warning in ticket.evidence["warnings"]:
+        typer.echo(f"Warning: {warning}")
     typer.echo(f"Ticket: {paths['ticket']}\nReport: {paths['report']}")
 
 

@@ -111,7 +111,9 @@ def prepare(
     from ticketry.models.loading import (
         base_sha256,
         canonical_tensors,
+        length_limit,
         load_backbone,
+        load_tokenizer,
         prunable,
         resolve,
         source_files,
@@ -144,6 +146,12 @@ def prepare(
             "examples there are; all are used"
         )
     reference = resolve(model, revision, say=say)
+    limit = length_limit(reference, load_tokenizer(reference))
+    if limit is not None and limit < recipe.max_length_tokens:
+        notes.append(
+            f"{model} reads at most {limit} tokens; --max-length {recipe.max_length_tokens} is "
+            "capped to that"
+        )
     backbone = load_backbone(reference)
     if ticket is not None:
         ticket.validate(backbone)
