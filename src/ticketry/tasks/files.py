@@ -7,6 +7,7 @@ found, what was expected and what to do.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ from ticketry.tasks.splits import (
     check_classes,
     drop_conflicts,
     near_duplicate_groups,
+    normalise,
     sizes_for,
     split_groups,
 )
 from ticketry.tasks.tables import Table, read_table
 
 MOST_CLASSES = 200
+_WHOLE = re.compile(r"-?[0-9]+\.0+")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,12 @@ def load_file(
     """
     columns = Columns(text_column, text_pair_column, label_column)
     tables = read_table(data)
+    hidden = [
+        name
+        for name in ("validation", "test")
+        if name in tables and _hides_labels(tables[name], tables["train"], label_column)
+    ]
+    tables = {name: table for name, table in tables.items() if name not in hidden}
     if test_data is not None:
         tables = {**tables, "test": read_table(test_data)["train"]}
     rows = {name: _rows(table, columns) for name, table in tables.items()}
@@ -99,7 +108,14 @@ def load_file(
         },
         where=tables["train"].source,
         seed=seed,
+        notes=[f"the {name} split hides its labels and was not used" for name in hidden],
     )
+
+
+def _hides_labels(table: Table, train: Table, column: str) -> bool:
+    """Say whether every label is -1, as hub data sets write it, and -1 is no class."""
+    labels = table.columns.get(column, [])
+    return bool(labels) and set(labels) == {-1} and -1 not in train.columns.get(column, [])
 
 
 def _build(
@@ -110,20 +126,19 @@ def _build(
     splits: dict[str, Split],
     where: str,
     seed: int,
+    notes: list[str],
 ) -> TaskData:
     """Check the classes and split off what the source does not bring along."""
     whole = splits["train"]
     check_classes(whole.labels, names, where)
-    joined = (
-        whole.texts
-        if whole.pairs is None
-        else [f"{a}\n{b}" for a, b in zip(whole.texts, whole.pairs, strict=True)]
-    )
+    joined = _joined(whole)
     kept = drop_conflicts(joined, whole.labels)
-    notes = []
+    notes = list(notes)
     if len(kept) < len(joined):
-        notes.append(f"{len(joined) - len(kept)} examples whose text has two labels were left out")
-    whole = whole.take(kept)
+        dropped = f"{len(joined) - len(kept)} examples whose text has two labels"
+        notes.append(f"{dropped} were left out")
+        whole = whole.take(kept)
+        check_classes(whole.labels, names, f"{where}, without {dropped},")
     groups = near_duplicate_groups([joined[i] for i in kept])
     sizes = sizes_for(len(whole.labels), with_test="test" not in splits)
     if "validation" in splits:
@@ -135,9 +150,11 @@ def _build(
     doubles = len(groups) - len(set(groups))
     if doubles and sizes:
         notes.append(f"{doubles:,} near-duplicates stay on their twin's side of the split")
-    leaked = set(taken["train"].texts) & set(taken["test"].texts)
-    if leaked and whole.pairs is None:
-        notes.append(f"{len(leaked)} test texts also stand in the training data")
+    seen = {normalise(text) for text in _joined(taken["train"])}
+    for part in ("validation", "test"):
+        leaked = sum(normalise(text) in seen for text in _joined(taken[part]))
+        if leaked:
+            notes.append(f"{leaked:,} {part} texts also stand in the training data")
     return TaskData(
         name=name,
         source=source,
@@ -149,6 +166,13 @@ def _build(
         test=taken["test"],
         notes=tuple(notes),
     )
+
+
+def _joined(split: Split) -> Sequence[str]:
+    """Return each example as one text."""
+    if split.pairs is None:
+        return split.texts
+    return [f"{a}\n{b}" for a, b in zip(split.texts, split.pairs, strict=True)]
 
 
 def _rows(table: Table, columns: Columns) -> Rows:
@@ -163,7 +187,9 @@ def _rows(table: Table, columns: Columns) -> Rows:
                 f"{table.source} has no column {name!r}.{hint} "
                 f"It has {', '.join(map(repr, table.columns))}."
             )
-    labels = [_label(value, table.names) for value in table.columns[columns.label]]
+    labels = [
+        _label(value, table.names.get(columns.label)) for value in table.columns[columns.label]
+    ]
     _refuse_missing(labels, table, columns.label, "labels")
     texts = [_text(value) for value in table.columns[columns.text]]
     _refuse_missing(texts, table, columns.text, "texts")
@@ -205,6 +231,8 @@ def _label(value: Any, names: Sequence[str] | None) -> str | None:
         return names[value] if 0 <= value < len(names) else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        value = value.strip().partition(".")[0]  # pandas writes whole numbers so
     return str(value).strip() or None
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ticketry.config import derive_seed
 from ticketry.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -22,8 +28,23 @@ _WORD = re.compile(r"\w+")
 
 
 def normalise(text: str) -> str:
-    """Return the words of a text, case, punctuation and spacing aside."""
-    return " ".join(_WORD.findall(text.lower()))
+    """Return the words of a text, case, punctuation and spacing aside.
+
+    A text without a word, such as ":)", is itself: there the punctuation is what it says. Marks
+    that follow a letter are part of the word (vowels of Hindi, accents).
+    """
+    text = text.lower()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+        letters: list[str] = []
+        for char in text:
+            mark = unicodedata.category(char)[0] == "M"
+            part = letters[-1:] not in ([], [" "]) if mark else char.isalnum() or char == "_"
+            letters.append(char if part else " ")
+        words = " ".join("".join(letters).split())
+    else:
+        words = " ".join(_WORD.findall(text))
+    return words or " ".join(text.split())
 
 
 def near_duplicate_groups(texts: Sequence[str]) -> list[int]:
@@ -35,54 +56,67 @@ def near_duplicate_groups(texts: Sequence[str]) -> list[int]:
     Args:
         texts: any number; 10,000 sentences take a second or two.
     """
-    parent = list(range(len(texts)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    keys = [normalise(text) for text in texts]
+    # A group bears the number of its first text, so that it depends on nothing else.
     first: dict[str, int] = {}
-    unique: list[int] = []
-    for i, text in enumerate(texts):
-        key = normalise(text)
-        if key in first:
-            parent[root(i)] = root(first[key])
-        else:
-            first[key] = i
-            if key:
-                unique.append(i)
-    for i, j in _similar([k for k in first if k]):
-        parent[root(unique[i])] = root(unique[j])
-    return [root(i) for i in range(len(texts))]
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    worded = [key for key in first if key]
+    lead: dict[int, int] = {}
+    for key, part in zip(worded, _similar(worded), strict=True):
+        first[key] = lead.setdefault(part, first[key])
+    return [first[key] for key in keys]
 
 
-def _similar(texts: list[str]) -> list[tuple[int, int]]:
-    """Return index pairs whose cosine reaches the threshold."""
+def _similar(texts: list[str]) -> list[int]:
+    """Return a part for each text; those whose cosine reaches the threshold share one."""
     if len(texts) < 2:
-        return []
+        return list(range(len(texts)))
     import numpy as np
     from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
     from sklearn.feature_extraction.text import CountVectorizer
 
     counts = CountVectorizer(
-        lowercase=False, token_pattern=r"\S+", ngram_range=(2, 2), binary=True, dtype=np.float32
+        lowercase=False, token_pattern=r"\S+", ngram_range=(2, 2), binary=True, dtype=np.int32
     ).fit_transform([f"^ {text} $" for text in texts])
-    norms = np.sqrt(np.asarray(counts.sum(axis=1)).ravel())
-    # A pair of words that one text alone has makes no two texts alike: most columns go.
-    common = np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() >= 2)
-    rows = (sparse.diags_array(1.0 / norms) @ counts.tocsc()[:, common]).tocsr()
-    columns = rows.T.tocsr()
-    pairs: list[tuple[int, int]] = []
-    step = 1000  # bounds the memory of the product
+    counts = sparse.csr_array(counts)
+    lengths = np.diff(counts.indptr).astype(np.int64)
+    columns = counts.indices.astype(np.int64)
+    frequency = np.bincount(columns, minlength=counts.shape[1])
+    rank = np.empty(len(frequency), dtype=np.int64)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+    # Prefix filter, exact: sets x and y with a cosine >= t share at least t²·|x| members, so they
+    # share one among the |x| - ⌈t²·|x|⌉ + 1 rarest of x and as many of y. Comparing the rare ones
+    # alone keeps frequent word pairs out of the product, which they would fill.
+    row_of = np.repeat(np.arange(len(texts)), lengths)
+    order = np.lexsort((rank[columns], row_of))
+    place = np.arange(len(columns)) - np.repeat(counts.indptr[:-1], lengths)
+    rarest = lengths - np.ceil(NEAR**2 * lengths - 1e-6).astype(np.int64) + 1
+    columns = columns[order]
+    # A pair of words that one text alone has makes no two texts alike.
+    keep = (place < rarest[row_of]) & (frequency[columns] >= 2)
+    ones = np.ones(int(keep.sum()), dtype=np.int32)
+    rare = sparse.csr_array((ones, (row_of[keep], columns[keep])), shape=counts.shape)
+    turned = rare.T.tocsr()
+    parts: NDArray[np.integer[Any]] = np.arange(len(texts))
+    step, block = 1000, 10_000  # bound the memory of the product and of the comparison
     for start in range(0, len(texts), step):
-        product = (rows[start : start + step] @ columns).tocoo()
-        near = product.data >= NEAR - 1e-6
-        for i, j in zip(product.row[near].tolist(), product.col[near].tolist(), strict=True):
-            if start + i < j:
-                pairs.append((start + i, j))
-    return pairs
+        maybe = (rare[start : start + step] @ turned).tocoo()
+        i, j = maybe.row.astype(np.int64) + start, maybe.col.astype(np.int64)
+        while len(i):
+            # What is joined already need not be compared: a thousand texts of one template have
+            # half a million pairs.
+            apart = parts[i] != parts[j]
+            i, j = i[apart], j[apart]
+            one, other, i, j = i[:block], j[:block], i[block:], j[block:]
+            shared = np.asarray(counts[one].multiply(counts[other]).sum(axis=1)).ravel()
+            near = shared >= NEAR * np.sqrt(lengths[one] * lengths[other]) - 1e-6
+            if near.any():
+                edges = (np.ones(int(near.sum())), (parts[one[near]], parts[other[near]]))
+                graph = sparse.coo_array(edges, shape=(len(texts), len(texts)))
+                parts = connected_components(graph, directed=False)[1][parts]
+    return [int(part) for part in parts]
 
 
 def merge_groups(*groupings: Sequence[Hashable]) -> list[int]:

@@ -9,7 +9,8 @@ import csv
 import io
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ class Table:
         source: the file or data set, for messages.
         columns: name -> values, all of one length.
         first_row: what people call the first example: 2 below a header line, else 1.
-        names: class names of an integer label column, where the source knows them.
+        names: column -> class names of its integers, where the source knows them.
     """
 
     source: str
     columns: dict[str, list[Any]]
     first_row: int
-    names: tuple[str, ...] | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -147,7 +148,8 @@ def _read_json(path: Path, text: str) -> Table:
         numbered = list(enumerate(objects, start=1))
     else:
         numbered = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        # Not splitlines: JSON strings may hold U+2028 and its like as they are.
+        for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -203,24 +205,17 @@ def _read_dataset(name: str) -> dict[str, Table]:
         raise DataError(
             f"{name!r} has the splits {', '.join(map(repr, loaded))}; expected 'train' among them."
         )
-    tables = {
+    return {
         split: _from_dataset(f"{name} ({split})", loaded[split])
         for split in ("train", "validation", "test")
         if split in loaded
     }
-    return {split: table for split, table in tables.items() if split == "train" or _labelled(table)}
 
 
 def _from_dataset(source: str, dataset: Any) -> Table:
-    names = None
-    for feature in dataset.features.values():
-        if type(feature).__name__ == "ClassLabel":
-            names = tuple(feature.names)
+    names = {
+        column: tuple(feature.names)
+        for column, feature in dataset.features.items()
+        if type(feature).__name__ == "ClassLabel"
+    }
     return Table(source, dataset.to_dict(), first_row=1, names=names)
-
-
-def _labelled(table: Table) -> bool:
-    """Say whether a held-out split's labels are there (hub data sets hide them as -1)."""
-    return not any(
-        values and all(value == -1 for value in values) for values in table.columns.values()
-    )
