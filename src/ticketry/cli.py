@@ -300,6 +300,8 @@ def _place(place: Mapping[str, Any], plan_only: bool = False) -> Any:
     return Place(**place, events=ConsoleEvents(), say=_note, plan_only=plan_only)
 
 
+INTERRUPTED = 130
+
 _NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
 
 
@@ -351,13 +353,14 @@ def main() -> None:
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("interrupted; what was finished is kept, the same command continues.", err=True)
-        code = 130
+        code = INTERRUPTED
     except TicketryError as error:
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except Exception as error:
         code = _usage_error(error)
+    if code == INTERRUPTED:  # typer may have turned Ctrl-C into this code by itself
+        typer.echo("interrupted; what was finished is kept, the same command continues.", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 

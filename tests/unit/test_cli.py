@@ -230,6 +230,18 @@ def test_diverged_training_is_a_failed_run(find) -> None:
     assert "at step" in done.err
 
 
+def test_ctrl_c_says_how_to_continue(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ticketry.describe.model_rows", interrupted)
+    stopped = run("models")
+    assert stopped.code == 130
+    assert stopped.err.endswith(
+        "interrupted; what was finished is kept, the same command continues.\n"
+    )
+
+
 def test_a_bug_is_not_hidden(run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError
