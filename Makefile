@@ -25,10 +25,10 @@ ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie re
 	  --train-samples 2000 --epochs 2 --out runs/movies-40
 
 test: setup  ## run every test
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests
 
 test-unit: setup  ## run the unit tests (under a minute)
-	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests/unit
 
 lint: setup  ## check format, lint and types
 	$(BIN)/ruff format --check .

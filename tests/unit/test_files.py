@@ -265,9 +265,18 @@ def test_whole_numbers_with_a_point_are_whole(tmp_path: Path) -> None:
     assert load(train, test_data=str(test)).labels == ("2", "10")
 
 
-def test_test_texts_that_stand_in_training_are_counted(tmp_path: Path) -> None:
+def test_training_texts_that_stand_in_the_test_data_are_left_out(tmp_path: Path) -> None:
     train = write(tmp_path / "a.csv", ROWS)
-    test = write(tmp_path / "b.csv", [(f"{text.upper()}!", label) for text, label in ROWS])
-    notes = load(train, test_data=str(test)).notes
-    # All but the 6 that went to validation.
-    assert "54 test texts also stand in the training data" in notes
+    test = write(tmp_path / "b.csv", [(f"{text.upper()}!", label) for text, label in ROWS[:10]])
+    data = load(train, test_data=str(test))
+    note = "10 training texts that also stand in the held-out data were left out"
+    assert note in data.notes
+    held = {text for text, _ in ROWS[:10]}
+    assert not held & {*data.train.texts, *data.validation.texts}
+    assert len(data.train.texts) + len(data.validation.texts) == 50
+
+
+def test_training_data_that_are_the_test_data_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ROWS)
+    with pytest.raises(DataError, match="60 training texts that also stand in the held-out data"):
+        load(path, test_data=str(path))

@@ -139,7 +139,12 @@ def _build(
         notes.append(f"{dropped} were left out")
         whole = whole.take(kept)
         check_classes(whole.labels, names, f"{where}, without {dropped},")
-    groups = near_duplicate_groups([joined[i] for i in kept])
+    whole, copies = _without_copies(whole, [s for n, s in splits.items() if n != "train"])
+    if copies:
+        left_out = f"{copies:,} training texts that also stand in the held-out data"
+        notes.append(f"{left_out} were left out")
+        check_classes(whole.labels, names, f"{where}, without {left_out},")
+    groups = near_duplicate_groups(_joined(whole))
     sizes = sizes_for(len(whole.labels), with_test="test" not in splits)
     if "validation" in splits:
         del sizes["validation"]
@@ -150,11 +155,6 @@ def _build(
     doubles = len(groups) - len(set(groups))
     if doubles and sizes:
         notes.append(f"{doubles:,} near-duplicates stay on their twin's side of the split")
-    seen = {normalise(text) for text in _joined(taken["train"])}
-    for part in ("validation", "test"):
-        leaked = sum(normalise(text) in seen for text in _joined(taken[part]))
-        if leaked:
-            notes.append(f"{leaked:,} {part} texts also stand in the training data")
     return TaskData(
         name=name,
         source=source,
@@ -166,6 +166,13 @@ def _build(
         test=taken["test"],
         notes=tuple(notes),
     )
+
+
+def _without_copies(train: Split, held_out: Sequence[Split]) -> tuple[Split, int]:
+    """Drop training examples whose words also stand in a held-out split; return how many."""
+    seen = {normalise(text) for split in held_out for text in _joined(split)}
+    kept = [i for i, text in enumerate(_joined(train)) if normalise(text) not in seen]
+    return train.take(kept), len(train.labels) - len(kept)
 
 
 def _joined(split: Split) -> Sequence[str]:

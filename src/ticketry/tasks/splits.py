@@ -212,8 +212,10 @@ def check_classes(labels: Sequence[int], names: Sequence[str], where: str) -> No
         DataError: fewer than two classes, or a class with too few examples to split.
     """
     counts = Counter(labels)
+    if not counts:
+        raise DataError(f"{where} has no examples; expected at least two classes to tell apart.")
     if len(counts) < 2:
-        only = names[next(iter(counts))] if counts else "none"
+        only = names[next(iter(counts))]
         raise DataError(
             f"{where} has one class only ({only!r}); expected at least two classes to tell apart."
         )
