@@ -234,7 +234,7 @@ def _prepare(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scen
 
 def _find_title(spec: FindSpec, sparsities: tuple[float, ...], scene: Scene) -> str:
     if spec.search.method == "imp":
-        how = f"imp with {len(sparsities)} levels"
+        how = f"imp with {len(sparsities)} level{'s' if len(sparsities) > 1 else ''}"
     else:
         how = f"one-shot from {spec.search.source}"
     return (

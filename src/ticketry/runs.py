@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ticketry.config import canonical_json
-from ticketry.errors import RunError, RunLockedError, RunMismatchError
+from ticketry.errors import RunError, RunLockedError, RunMismatchError, StorageError
 from ticketry.files import sha256_file, storage_errors, write_json
 from ticketry.store import Store
 
@@ -46,20 +46,10 @@ def open_run(out: Path, spec: Mapping[str, Any]) -> Iterator[Path]:
     Raises:
         RunMismatchError: the folder is another configuration's; says what differs.
         RunLockedError: another process is at work in it.
-        RunError: it holds something that is not a run.
-        StorageError: it cannot be written.
+        RunError: it holds something that is not a run, or it cannot be written.
     """
     check_run(out, spec)
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LOCK_FILE, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunLockedError(
-                f"another ticketry process is at work in {out}; nothing was changed. "
-                "Wait for it to end, or give another --out."
-            ) from error
+    lock = _take_lock(out)
     try:
         check_run(out, spec)
         if not (out / RUN_FILE).exists():
@@ -67,6 +57,23 @@ def open_run(out: Path, spec: Mapping[str, Any]) -> Iterator[Path]:
         yield out
     finally:
         lock.release()
+
+
+def _take_lock(out: Path) -> FileLock:
+    try:
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(out / LOCK_FILE, timeout=0)
+            lock.acquire()
+    except Timeout as error:
+        raise RunLockedError(
+            f"another ticketry process is at work in {out}; nothing was changed. "
+            "Wait for it to end, or give another --out."
+        ) from error
+    except StorageError as error:
+        # A folder that was never writable is a fault of --out, not of a run under way.
+        raise RunError(f"--out cannot be used: {error}") from error
+    return lock
 
 
 def check_run(out: Path, spec: Mapping[str, Any]) -> None:

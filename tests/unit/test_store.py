@@ -149,6 +149,15 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         check_run(tmp_path / "thesis.tex", {})
 
 
+def test_a_run_folder_that_cannot_be_made_is_a_fault_of_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunError, match=r"--out cannot be used: cannot write .*file/run"),
+        open_run(tmp_path / "file" / "run", {}),
+    ):
+        pytest.fail("a folder inside a file")
+
+
 def test_a_torn_run_file(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(RunError, match="so whose run this is cannot be told"):
