@@ -60,16 +60,17 @@ def open_run(out: Path, spec: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _take_lock(out: Path) -> FileLock:
+    lock = FileLock(out / LOCK_FILE, timeout=0)
     try:
         with storage_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(out / LOCK_FILE, timeout=0)
-            lock.acquire()
-    except Timeout as error:
-        raise RunLockedError(
-            f"another ticketry process is at work in {out}; nothing was changed. "
-            "Wait for it to end, or give another --out."
-        ) from error
+            try:
+                lock.acquire()
+            except Timeout as error:  # an OSError too, but no fault of the disk
+                raise RunLockedError(
+                    f"another ticketry process is at work in {out}; nothing was changed. "
+                    "Wait for it to end, or give another --out."
+                ) from error
     except StorageError as error:
         # A folder that was never writable is a fault of --out, not of a run under way.
         raise RunError(f"--out cannot be used: {error}") from error
