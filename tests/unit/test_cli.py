@@ -106,6 +106,18 @@ def test_a_whole_run_prints_the_verdict_alone_on_stdout(find, tmp_path: Path) ->
     assert "is finished; nothing was done again" in again.err
 
 
+def test_texts_that_are_cut_are_counted_and_said(find, tmp_path: Path) -> None:
+    done = find(max_length=6, method="one-shot", controls="none")
+    assert done.code == 0, done.err
+    assert "Warning: texts longer than --max-length 6 tokens" in done.out
+    evidence = json.loads((tmp_path / "run" / "ticket" / "ticket_evidence.json").read_text())
+    # Sentences have 4 to 11 words, so with [CLS] and [SEP] only those of 4 fit.
+    data = evidence["data"]
+    assert 0 < data["truncated"]["train"] < data["train"]
+    capped = find(max_length=500, method="one-shot", controls="none", out=tmp_path / "other")
+    assert "reads at most 32 tokens; --max-length 500 is capped to that" in capped.err
+
+
 def test_plan_prints_and_stops(find, run, tmp_path: Path, tiny_model: Path, reviews: Path) -> None:
     shown = run(
         "find", "--model", tiny_model, "--data", reviews, "--text-column", "review",
