@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketry.plan import Plan
-from ticketry.plan import dense_equivalents as planned_equivalents
+from ticketry.plan import FORWARD_SHARE, Plan
 from ticketry.records import Arm, describe_control
 from ticketry.store import Store
 from ticketry.verdict import Verdict
@@ -112,21 +111,18 @@ def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict
 def search_cost(plan: Plan, store: Store) -> float:
     """Return the search's FLOPs over those of one dense fine-tuning, from the tokens really seen.
 
-    A forward and backward pass counts three forward passes; all go through the dense network.
-    Falls back on examples where a record has no token counts.
+    All passes go through the same dense network, so FLOPs are in proportion to tokens; a forward
+    pass is a third of a forward and a backward pass.
     """
     assert plan.search is not None
-    dense = store.record(plan.verification.dense[0].key)
     spent = 0.0
-    for step in plan.search.steps:
+    for step in plan.search.level_steps:
         record = store.record(step.key)
-        if "train_tokens" in record:
-            # The evaluation's tokens are in proportion to its examples.
-            per_example = record["train_tokens"] / record["train_examples"]
-            spent += record["train_tokens"] + step.eval_passes * per_example / 3.0
-    if dense.get("train_tokens"):
-        return spent / float(dense["train_tokens"])
-    return planned_equivalents(plan.search.steps, plan.verification.dense[0].train_passes)
+        # The evaluation's tokens are in proportion to its examples.
+        per_example = record["train_tokens"] / record["train_examples"]
+        spent += record["train_tokens"] + step.eval_passes * per_example * FORWARD_SHARE
+    dense = store.record(plan.verification.dense[0].key)
+    return float(spent / dense["train_tokens"])
 
 
 def warnings_of(plan: Plan, store: Store) -> list[str]:

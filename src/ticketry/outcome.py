@@ -11,11 +11,11 @@ from typing import Any
 
 from ticketry.core.mask import Mask
 from ticketry.evidence import build_evidence, times, warnings_of
-from ticketry.files import replace_folder, write_bytes, write_json
+from ticketry.files import replace_folder, write_json
 from ticketry.maskfile import load_mask
-from ticketry.metrics import METRICS
+from ticketry.metrics import get_metric
 from ticketry.plan import Plan
-from ticketry.report import render_report
+from ticketry.report import write_report
 from ticketry.runs import MODEL_FOLDER, REPORT_FILE, TICKET_FOLDER, TIMES_FILE, finish_run
 from ticketry.scene import Scene
 from ticketry.steps import MASK_FILE, copy_model
@@ -56,7 +56,7 @@ def judge_run(
     ticket = read_arm("ticket", verification.ticket, store)
     controls = {name: read_arm(name, steps, store) for name, steps in verification.controls.items()}
     data = scene.data
-    metric = METRICS[data.metric]
+    metric = get_metric(data.metric)
     verdict = judge(
         dense=dense,
         ticket=ticket,
@@ -123,8 +123,9 @@ def keep_run(
     measured = times(plan, store, wall_s, environment)
     write_json(out / TIMES_FILE, measured)
     assert ticket.evidence is not None
-    page = render_report(evidence=ticket.evidence, config=ticket.config(), times=measured)
-    write_bytes(out / REPORT_FILE, page.encode())
+    write_report(
+        out / REPORT_FILE, evidence=ticket.evidence, config=ticket.config(), times=measured
+    )
     files = [*(path for path in sorted(folder.iterdir()) if path.is_file()), out / REPORT_FILE]
     if keep_model:
         write_model(store, plan.verification.ticket[0].key, out / MODEL_FOLDER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -197,6 +198,8 @@ def _train(
         progress=progress,
         checkpoint=scratch,
     )
+    for warning in outcome.warnings:  # no part of the record, which must be the same each time
+        print(f"note: {step.name}: {warning}", file=sys.stderr)
     record = {
         "seed": step.params["seed"],
         "head_seed": derive_seed(step.params["seed"], "head"),
