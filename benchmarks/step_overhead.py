@@ -28,7 +28,8 @@ from ticketry.assets import MINILM, is_fetched
 from ticketry.config import Recipe
 from ticketry.core.mask import Mask
 from ticketry.enforce import MaskEnforcer
-from ticketry.models.loading import canonical_parameters, load_classifier, prunable, resolve
+from ticketry.models.heads import load_task_model
+from ticketry.models.loading import canonical_parameters, prunable, resolve
 from ticketry.tasks.workload import precision
 from ticketry.training import make_optimizer
 
@@ -41,7 +42,9 @@ TOKENS = 28
 def minilm() -> tuple[nn.Module, str]:
     """Return the embedded model, or one of its shape when it is not in the cache."""
     if is_fetched(MINILM):
-        model = load_classifier(resolve("minilm"), 2, ["no", "yes"], 0, attention="eager")
+        model = load_task_model(
+            resolve("minilm"), "classification", ["no", "yes"], 0, attention="eager"
+        )
         return model, "the embedded MiniLM"
     config = BertConfig(
         hidden_size=384,

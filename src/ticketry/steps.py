@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ticketry.core.mask import Mask
-    from ticketry.tasks.classification import SequenceClassification
 
 STEP_VERSION = 1
 MASK_FILE = "mask.safetensors"
@@ -139,15 +138,15 @@ class Bench:
         self.recipe = Recipe(**dict(context.recipe))
 
     @functools.cached_property
-    def workload(self) -> SequenceClassification:
+    def workload(self) -> Any:
         """The task bound to the base model."""
         from ticketry.models.loading import resolve
         from ticketry.tasks.base import TaskData
-        from ticketry.tasks.classification import SequenceClassification
+        from ticketry.tasks.objectives import workload_for
 
         data = TaskData.read(self.store.data_file(self.context.data_sha256))
         base = resolve(self.context.base_name, self.context.base_revision)
-        return SequenceClassification(base, data, self.recipe)
+        return workload_for(base, data, self.recipe)
 
     @functools.cached_property
     def pretrained(self) -> dict[str, Tensor]:

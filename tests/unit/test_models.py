@@ -33,6 +33,7 @@ from transformers import (
 from ticketry.core.mask import Mask
 from ticketry.errors import MaskError, ModelError, ScopeError, UnknownNameError
 from ticketry.models.families import FAMILIES
+from ticketry.models.heads import load_task_model
 from ticketry.models.loading import (
     apply_mask_,
     base_sha256,
@@ -41,7 +42,6 @@ from ticketry.models.loading import (
     embedding_parameters,
     length_limit,
     load_backbone,
-    load_classifier,
     load_tokenizer,
     prunable,
     resolve,
@@ -297,7 +297,7 @@ def test_a_folder_loads_in_fp32_and_says_nothing(
     base = resolve(str(save(model, tmp_path / "half")))
     capfd.readouterr()
     loaded = load_backbone(base)
-    classifier = load_classifier(base, 2, ["no", "yes"], 0)
+    classifier = load_task_model(base, "classification", ["no", "yes"], 0)
     assert capfd.readouterr() == ("", "")
     for built in (loaded, classifier):
         assert {p.dtype for p in built.parameters()} == {torch.float32}
@@ -311,13 +311,13 @@ def test_a_folder_loads_in_fp32_and_says_nothing(
 def test_a_head_is_decided_by_its_seed_alone(bert_folder: Path) -> None:
     base = resolve(str(bert_folder))
     torch.manual_seed(1)
-    first = load_classifier(base, 3, list("abc"), 7)
+    first = load_task_model(base, "classification", list("abc"), 7)
     torch.manual_seed(2)
     torch.rand(5)
     state = torch.get_rng_state()
-    second = load_classifier(base, 3, list("abc"), 7)
+    second = load_task_model(base, "classification", list("abc"), 7)
     assert torch.equal(torch.get_rng_state(), state)
-    other = load_classifier(base, 3, list("abc"), 8)
+    other = load_task_model(base, "classification", list("abc"), 8)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name])
         if name != "classifier.weight":  # a fresh bias is zero
@@ -329,7 +329,7 @@ def test_given_weights_are_copied(bert_folder: Path) -> None:
     base = resolve(str(bert_folder))
     weights = canonical_tensors(load_backbone(base))
     kept = {name: tensor.clone() for name, tensor in weights.items()}
-    model = load_classifier(base, 2, ["a", "b"], 0, weights=weights)
+    model = load_task_model(base, "classification", ["a", "b"], 0, weights=weights)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
@@ -346,7 +346,7 @@ def test_a_head_in_the_checkpoint_is_not_used(tmp_path: Path) -> None:
         tuned.classifier.weight.fill_(5)
     base = resolve(str(save(tuned, tmp_path / "tuned")))
     for labels in (2, 3):
-        model = load_classifier(base, labels, list("abc")[:labels], 0)
+        model = load_task_model(base, "classification", list("abc")[:labels], 0)
         assert model.classifier.weight.shape == (labels, 8)
         assert float(model.classifier.weight.detach().abs().max()) < 1
         assert torch.equal(model.bert.pooler.dense.weight, tuned.bert.pooler.dense.weight)
@@ -363,7 +363,8 @@ def test_a_missing_pooler_is_part_of_the_head(tmp_path: Path) -> None:
     ):
         prunable(backbone, "bert-paper")
     poolers = [
-        load_classifier(base, 2, ["a", "b"], seed).bert.pooler.dense.weight for seed in (1, 1, 2)
+        load_task_model(base, "classification", ["a", "b"], seed).bert.pooler.dense.weight
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(poolers[0], poolers[1])
     assert not torch.equal(poolers[0], poolers[2])
@@ -378,7 +379,7 @@ def test_every_family_loads_from_a_task_checkpoint(family: str, tmp_path: Path) 
     backbone = load_backbone(base)
     for name, tensor in canonical_tensors(task).items():
         assert torch.equal(canonical_tensors(backbone)[name], tensor)
-    classifier = load_classifier(base, 2, ["a", "b"], 0)
+    classifier = load_task_model(base, "classification", ["a", "b"], 0)
     shared = {
         name: digest
         for name, digest in tensor_hashes(backbone).items()

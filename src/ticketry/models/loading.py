@@ -1,4 +1,4 @@
-"""Load a base or a classifier built on it, in fp32, and address tensors by canonical name.
+"""Load a base in fp32, and address its tensors and those of task models by canonical name.
 
 Canonical names are those of the base ``AutoModel``'s ``state_dict``; a task model's prefix
 (``bert.``, ``transformer.``) is stripped, so one mask fits the base and every task model on it.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from ticketry.config import fingerprint
 from ticketry.core.mask import Mask
@@ -51,14 +51,14 @@ def load_backbone(base: BaseRef) -> PreTrainedModel:
         if set(missing) - set(pooler):
             raise ModelError(
                 f"the checkpoint of {base.name!r} lacks {len(missing)} of the model's tensors: "
-                f"{_some(missing)}. Expected all of them; get the whole checkpoint again."
+                f"{some_names(missing)}. Expected all of them; get the whole checkpoint again."
             )
         model, _ = _load_auto(base, add_pooling_layer=False)
     return model
 
 
 def _load_auto(base: BaseRef, **options: Any) -> tuple[PreTrainedModel, list[str]]:
-    with _loading(base):
+    with loading(base):
         model: PreTrainedModel
         model, info = AutoModel.from_pretrained(
             str(base.path),
@@ -72,76 +72,6 @@ def _load_auto(base: BaseRef, **options: Any) -> tuple[PreTrainedModel, list[str
     return model, sorted(info["missing_keys"])
 
 
-def load_classifier(
-    base: BaseRef,
-    num_labels: int,
-    label_names: Sequence[str],
-    head_seed: int,
-    *,
-    weights: Mapping[str, Tensor] | None = None,
-    attention: str | None = None,
-) -> PreTrainedModel:
-    """Build a sequence classifier at θ0: the base's weights and a fresh head.
-
-    Args:
-        base: the base model.
-        num_labels: classes.
-        label_names: class names, in index order.
-        head_seed: decides the head's initial values alone; the global RNG is neither read nor
-            moved. A head that the checkpoint holds is not used: every arm starts from the seed.
-        weights: the base's tensors by canonical name, to save reading them again; copied.
-        attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
-    Returns:
-        The model in eval mode, fp32, on the CPU.
-
-    Raises:
-        ModelError: the base has no classifier in transformers, or its weights do not fit.
-    """
-    if weights is None:
-        weights = canonical_tensors(load_backbone(base))
-    with _loading(base):
-        config = AutoConfig.from_pretrained(
-            str(base.path),
-            local_files_only=True,
-            trust_remote_code=False,
-            num_labels=num_labels,
-            id2label=dict(enumerate(label_names)),
-            label2id={label: index for index, label in enumerate(label_names)},
-        )
-    try:
-        model_class: Any = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    except KeyError as error:
-        raise ModelError(
-            f"{base.name!r} is a {config.model_type} model, for which transformers has no sequence "
-            "classifier; give a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2."
-        ) from error
-    prefix = model_class.base_model_prefix
-    # Cloned: transformers puts the given tensors into the model, and training would change ours.
-    state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
-    options = {} if attention is None else {"attn_implementation": attention}
-    model: PreTrainedModel
-    with _loading(base), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(head_seed)  # torch.manual_seed would move CUDA's too
-        model, info = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **options,
-        )
-    family = FAMILIES.get(config.model_type)
-    lost = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{prefix}.")]
-    if family is not None:
-        lost = [n for n in lost if not matching([n.removeprefix(f"{prefix}.")], family.pooler)]
-    if lost:
-        raise ModelError(
-            f"the classifier built on {base.name!r} has tensors that the base lacks: "
-            f"{_some(lost)}; they would start at random. Expected only a head to be new."
-        )
-    return model
-
-
 def load_tokenizer(base: BaseRef) -> Any:
     """Load the base's tokenizer; one without a padding token pads with its end-of-text token.
 
@@ -153,7 +83,7 @@ def load_tokenizer(base: BaseRef) -> Any:
             f"the folder of {base.name!r} holds no tokenizer (none of "
             f"{', '.join(TOKENIZER_FILES)}); save it there with tokenizer.save_pretrained."
         )
-    with _loading(base):
+    with loading(base):
         tokenizer = AutoTokenizer.from_pretrained(
             str(base.path), local_files_only=True, trust_remote_code=False
         )
@@ -272,8 +202,8 @@ def prunable(
     idle = [pattern for pattern in rule.include if not matching(fitting, [pattern])]
     if idle:
         raise ScopeError(
-            f"the scope {rule.name} asks for {_some(idle)}, which selects no tensor of this base; "
-            "a checkpoint may come without its pooler. Drop it, or choose another scope."
+            f"the scope {rule.name} asks for {some_names(idle)}, which selects no tensor of this "
+            "base; a checkpoint may come without its pooler. Drop it, or choose another scope."
         )
     return names
 
@@ -300,7 +230,7 @@ def masked_parameters(model: nn.Module, mask: Mask) -> dict[str, nn.Parameter]:
     lacking = [name for name in mask if name not in parameters]
     if lacking:
         raise MaskError(
-            f"the model lacks {len(lacking)} of {len(mask)} masked tensors: {_some(lacking)}; "
+            f"the model lacks {len(lacking)} of {len(mask)} masked tensors: {some_names(lacking)}; "
             "expected a model built on the base that the mask was made for."
         )
     for name in mask:
@@ -343,7 +273,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _loading(base: BaseRef) -> Iterator[None]:
+def loading(base: BaseRef) -> Iterator[None]:
     """Load quietly, leave the global RNG alone, and name the model in any error."""
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
@@ -359,7 +289,8 @@ def _loading(base: BaseRef) -> Iterator[None]:
         ) from error
 
 
-def _some(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
+    """Name the first few, and count the rest."""
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
 
@@ -374,12 +305,13 @@ __all__ = [
     "embedding_parameters",
     "length_limit",
     "load_backbone",
-    "load_classifier",
     "load_tokenizer",
+    "loading",
     "masked_parameters",
     "prunable",
     "quiet",
     "resolve",
+    "some_names",
     "source_files",
     "tensor_hashes",
 ]

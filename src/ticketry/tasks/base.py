@@ -50,6 +50,7 @@ class TaskData:
         metric: a key of :data:`ticketry.metrics.METRICS`.
         margin: the loss in that metric that still counts as "not worse".
         notes: what was dropped or grouped, with counts.
+        objective: what is learned, a key of :data:`ticketry.tasks.objectives.OBJECTIVES`.
     """
 
     name: str
@@ -61,12 +62,15 @@ class TaskData:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+    objective: str = "classification"
 
     @property
     def sha256(self) -> str:
         """Hash over texts, labels, class names and split membership; names and notes aside."""
         splits = {name: dataclasses.asdict(getattr(self, name)) for name in SPLITS}
-        return fingerprint({"labels": list(self.labels), **splits})
+        # Left out where it is the oldest one, so that the hashes of earlier versions stay.
+        objective = {} if self.objective == "classification" else {"objective": self.objective}
+        return fingerprint({"labels": list(self.labels), **splits, **objective})
 
     def limited(self, train_samples: int, seed: int) -> TaskData:
         """Return the data with a stratified, seeded part of the training split.
@@ -117,6 +121,7 @@ class TaskData:
                 metric=data["metric"],
                 margin=data["margin"],
                 notes=tuple(data["notes"]),
+                objective=data.get("objective", "classification"),
                 **splits,
             )
             intact = found.sha256 == data["sha256"]

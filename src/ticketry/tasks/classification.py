@@ -18,12 +18,12 @@ from torch.nn.functional import cross_entropy
 from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, TrainingError
 from ticketry.metrics import METRICS
+from ticketry.models.heads import load_task_model
 from ticketry.models.loading import (
     BaseRef,
     canonical_tensors,
     length_limit,
     load_backbone,
-    load_classifier,
     load_tokenizer,
     quiet,
 )
@@ -153,9 +153,9 @@ class SequenceClassification:
 
         The base's tensors are copied from memory, so a rewind costs no reading and is exact.
         """
-        model = load_classifier(
+        model = load_task_model(
             self.base,
-            len(self.data.labels),
+            self.data.objective,
             self.data.labels,
             head_seed,
             weights=self._weights,

@@ -1,0 +1,142 @@
+"""Task models: the base's pre-trained weights and a fresh head, by objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+
+from ticketry.errors import ModelError, unknown_name
+from ticketry.models.families import FAMILIES, matching
+from ticketry.models.loading import canonical_tensors, load_backbone, loading, some_names
+from ticketry.models.sources import BaseRef
+
+
+@dataclass(frozen=True)
+class Head:
+    """How transformers builds the task model of one objective.
+
+    Attributes:
+        mapping: name of transformers' table from configuration to task model.
+        task_model: for messages, such as ``sequence classifier``.
+        problem_type: of the configuration; None leaves it out.
+        labels: whether the head has an output for each label (or one for a number).
+        expected: models that have one, for messages.
+    """
+
+    mapping: str
+    task_model: str
+    problem_type: str | None = None
+    labels: bool = True
+    expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
+
+
+HEADS: Mapping[str, Head] = {
+    "classification": Head(
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+        "sequence classifier",
+    ),
+    "regression": Head(
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING", "sequence classifier", "regression"
+    ),
+    "multi-label": Head(
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+        "sequence classifier",
+        "multi_label_classification",
+    ),
+    "causal-lm": Head(
+        "MODEL_FOR_CAUSAL_LM_MAPPING",
+        "causal language model",
+        labels=False,
+        expected="a decoder such as GPT-2, Llama or Qwen",
+    ),
+    "image-classification": Head(
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+        "image classifier",
+        expected="an image model such as ViT or ConvNeXt",
+    ),
+}
+
+
+def load_task_model(
+    base: BaseRef,
+    objective: str,
+    label_names: Sequence[str],
+    head_seed: int,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    attention: str | None = None,
+) -> PreTrainedModel:
+    """Build an objective's task model at θ0: the base's weights and a fresh head.
+
+    Args:
+        base: the base model.
+        objective: a key of :data:`HEADS`.
+        label_names: outputs of the head, in index order; one name for regression, none for
+            language modelling.
+        head_seed: decides the head's initial values alone; the global RNG is neither read nor
+            moved. A head that the checkpoint holds is not used: every arm starts from the seed.
+        weights: the base's tensors by canonical name, to save reading them again; copied.
+        attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
+    Returns:
+        The model in eval mode, fp32, on the CPU.
+
+    Raises:
+        UnknownNameError: an unknown objective.
+        ModelError: the base has no such task model in transformers, or its weights do not fit.
+    """
+    if objective not in HEADS:
+        raise unknown_name("objective", objective, HEADS)
+    head = HEADS[objective]
+    if weights is None:
+        weights = canonical_tensors(load_backbone(base))
+    settings: dict[str, Any] = {}
+    if head.labels:
+        settings = {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {label: index for index, label in enumerate(label_names)},
+        }
+    with loading(base):
+        config = AutoConfig.from_pretrained(
+            str(base.path), local_files_only=True, trust_remote_code=False, **settings
+        )
+        if head.problem_type is not None:
+            config.problem_type = head.problem_type
+    try:
+        model_class: Any = getattr(transformers, head.mapping)[type(config)]
+    except KeyError as error:
+        raise ModelError(
+            f"{base.name!r} is a {config.model_type} model, for which transformers has no "
+            f"{head.task_model}; give {head.expected}."
+        ) from error
+    prefix = model_class.base_model_prefix
+    # Cloned: transformers puts the given tensors into the model, and training would change ours.
+    state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
+    options = {} if attention is None else {"attn_implementation": attention}
+    model: PreTrainedModel
+    with loading(base), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(head_seed)  # torch.manual_seed would move CUDA's too
+        model, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    family = FAMILIES.get(config.model_type)
+    lost = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{prefix}.")]
+    if family is not None:
+        lost = [n for n in lost if not matching([n.removeprefix(f"{prefix}.")], family.pooler)]
+    if lost:
+        raise ModelError(
+            f"the {head.task_model} built on {base.name!r} has tensors that the base lacks: "
+            f"{some_names(lost)}; they would start at random. Expected only a head to be new."
+        )
+    return model
