@@ -19,8 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ticketry.bench import Bench
 from ticketry.errors import TicketryError
-from ticketry.steps import Bench, Context, Step, run_step
+from ticketry.kinds import run_step
+from ticketry.steps import Context, Step
 from ticketry.store import Damage, Store
 
 STOP_WAIT_S = 60.0

@@ -72,7 +72,9 @@ def _serve(
 ) -> None:
     import torch
 
-    from ticketry.steps import Bench, Context, Step, run_step
+    from ticketry.bench import Bench
+    from ticketry.kinds import run_step
+    from ticketry.steps import Context, Step
     from ticketry.store import Store
 
     context = Context.from_json(job["context"])

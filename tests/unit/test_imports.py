@@ -24,6 +24,8 @@ ROWS = [
     ["training", "checkpoint"],
     ["store"],
     ["steps"],
+    ["bench"],
+    ["kinds"],
     ["worker", "execute", "search"],
     ["verification", "runs"],
     ["plan"],
