@@ -27,11 +27,11 @@ from transformers import BertConfig, BertForSequenceClassification
 from ticketry.assets import MINILM, is_fetched
 from ticketry.config import Recipe
 from ticketry.core.mask import Mask
+from ticketry.course import make_optimizer
 from ticketry.enforce import MaskEnforcer
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import canonical_parameters, prunable, resolve
 from ticketry.tasks.workload import precision
-from ticketry.training import make_optimizer
 
 GOAL = 1.05
 SPARSITY = 0.4

@@ -33,7 +33,8 @@ class Checkpoint:
         tokens: tokens seen, without padding.
         examples: examples seen.
         losses: the loss of each step done, float64.
-        tensors: ``parameter/…`` and ``buffer/…`` of the model, ``optimizer/INDEX/…``, ``rng/…``.
+        tensors: ``parameter/…`` and ``buffer/…`` of the model, ``optimizer/INDEX/…``, ``rng/…``,
+            and ``more/…`` of what accompanied the training.
     """
 
     step: int
@@ -41,6 +42,16 @@ class Checkpoint:
     examples: int
     losses: Tensor
     tensors: Mapping[str, Tensor]
+
+    @property
+    def more(self) -> dict[str, Tensor]:
+        """What was gathered beside the training's own state."""
+        prefix = "more/"
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
 
 def take(
@@ -51,8 +62,9 @@ def take(
     tokens: int,
     examples: int,
     losses: list[float],
+    more: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
-    """Gather the state of a training; tensors are not copied."""
+    """Gather the state of a training, and ``more`` beside it; tensors are not copied."""
     tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
     if any(parameter.is_cuda for parameter in model.parameters()):
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
@@ -64,6 +76,7 @@ def take(
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer/{index}/{key}"] = value
+    tensors |= {f"more/{name}": tensor for name, tensor in (more or {}).items()}
     return Checkpoint(step, tokens, examples, torch.tensor(losses, dtype=torch.float64), tensors)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ticketry.core.mask import Mask
-from ticketry.errors import TrainingError
+from ticketry.errors import MaskError, TrainingError
 from ticketry.models.loading import masked_parameters
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -60,6 +60,40 @@ class MaskEnforcer:
                     parameter.register_post_accumulate_grad_hook(_gradient_mask(keep))
                 )
         return self
+
+    @torch.no_grad()
+    def narrow(self, mask: Mask, optimizer: torch.optim.Optimizer) -> None:
+        """Prune more weights in mid-training: their gradients and optimizer moments go to zero too.
+
+        A moment that was left would move a new zero at the next step.
+
+        Args:
+            mask: within the one that stands now.
+            optimizer: whose state of these weights is cleared where they are pruned now.
+
+        Raises:
+            MaskError: the mask is of other tensors, or keeps a weight that was pruned before.
+        """
+        if set(mask) != set(self._parameters):
+            raise MaskError(
+                f"the narrower mask has {len(mask)} tensors, the one that stands "
+                f"{len(self._parameters)}; expected the same tensors."
+            )
+        for name, parameter in self._parameters.items():
+            kept = mask[name].to(parameter.device)
+            keep = self._keep[name]
+            if revived := int((kept & (keep == 0)).sum()):
+                raise MaskError(
+                    f"the narrower mask keeps {revived} weights of {name} that were pruned before; "
+                    "expected a mask within the one that stands."
+                )
+            keep.copy_(kept.to(torch.int8).neg_())
+            zero_pruned_(parameter, keep)
+            if parameter.grad is not None:
+                zero_pruned_(parameter.grad, keep)
+            for value in optimizer.state.get(parameter, {}).values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    zero_pruned_(value, keep)
 
     def detach(self) -> None:
         """Remove every hook; the weights stay as they are."""

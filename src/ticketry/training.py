@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,19 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import is_initialized
-from torch import nn
+from torch import Tensor, nn
 
 from ticketry import checkpoint as checkpoints
+from ticketry.companions import Companion
 from ticketry.config import Recipe, derive_seed, fingerprint
 from ticketry.core.mask import Mask
+from ticketry.course import WHOLE, Course, make_optimizer, set_learning_rate
 from ticketry.enforce import MaskEnforcer
 from ticketry.errors import TrainingError
-from ticketry.models.loading import embedding_parameters
+from ticketry.models.loading import embedding_parameters, tensor_hashes
+from ticketry.models.weights import put_weights_
 from ticketry.tasks.workload import Batch, Workload, precision
 
-_FUSED_ON = ("cpu", "cuda")
 _FINAL_SHARE = 0.1
 """Share of the steps over which the final loss is a mean."""
 
@@ -39,7 +41,7 @@ class TrainOutcome:
 
     Attributes:
         model: in eval mode, on the training's device; pruned weights are exactly zero.
-        steps: optimizer steps.
+        steps: optimizer steps that were made.
         train_examples: examples seen, forward and backward; each pass counts.
         train_tokens: their tokens without padding.
         mean_loss: mean of all steps' losses.
@@ -84,6 +86,8 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 300.0,
+    course: Course = WHOLE,
+    companions: Sequence[Companion] = (),
 ) -> TrainOutcome:
     """Fine-tune m⊙θ0 (dense without a mask) with a fresh head and a fresh optimizer.
 
@@ -98,6 +102,8 @@ def train(
             KeyboardInterrupt to stop, which leaves a checkpoint.
         checkpoint: a folder for this training alone; the training goes on from what lies there.
         checkpoint_every_s: seconds between two checkpoints.
+        course: other weights to start from, and another stretch of the schedule.
+        companions: called at each step, in this order; their state is part of a checkpoint.
 
     Raises:
         TrainingError: a loss or gradient that is not finite; names the step.
@@ -114,28 +120,44 @@ def train(
     batches = workload.batches(derive_seed(seed, "order"), recipe)
     steps = len(batches)
     model = workload.build(derive_seed(seed, "head"), device)
+    if course.weights is not None:
+        put_weights_(model, course.weights)
     with (
         _frozen_embeddings(model, recipe),
         MaskEnforcer(model, mask) if mask is not None else contextlib.nullcontext() as enforcer,
         _seeded(derive_seed(seed, "dropout"), target),
     ):
         optimizer = make_optimizer(model, recipe, target)
-        identity = _identity(recipe, seed, mask, steps, device)
-        resumed, warnings = _resume(checkpoint, identity, model, optimizer)
+        for companion in companions:
+            companion.begin(model, optimizer)
+        identity = _identity(recipe, seed, mask, steps, device, course, companions)
+        resumed, warnings = _resume(checkpoint, identity, model, optimizer, companions)
         losses: list[float] = [] if resumed is None else resumed.losses.tolist()
         first, tokens, examples = (
-            (0, 0, 0) if resumed is None else (resumed.step, resumed.tokens, resumed.examples)
+            (course.first_step, 0, 0)
+            if resumed is None
+            else (resumed.step, resumed.tokens, resumed.examples)
         )
         saved = time.monotonic()
         model.train()
         for step in range(first, steps):
             batch = {name: tensor.to(target) for name, tensor in batches[step].items()}
-            rate = _set_learning_rate(optimizer, recipe, step, steps)
+            rate = set_learning_rate(optimizer, recipe, *course.place(step, steps))
             losses.append(
                 _update(
-                    workload, model, batch, optimizer, accelerator, recipe, rate, at=(step, steps)
+                    workload,
+                    model,
+                    batch,
+                    optimizer,
+                    accelerator,
+                    recipe,
+                    rate,
+                    at=(step, steps),
+                    companions=companions,
                 )
             )
+            for companion in companions:
+                companion.after_step(step + 1, steps)
             seen = workload.count(batch)
             examples, tokens = examples + seen[0], tokens + seen[1]
             stopped: KeyboardInterrupt | None = None
@@ -147,7 +169,13 @@ def train(
             due = stopped is not None or time.monotonic() - saved >= checkpoint_every_s
             if checkpoint is not None and due:
                 state = checkpoints.take(
-                    model, optimizer, step=step + 1, tokens=tokens, examples=examples, losses=losses
+                    model,
+                    optimizer,
+                    step=step + 1,
+                    tokens=tokens,
+                    examples=examples,
+                    losses=losses,
+                    more=_companion_state(companions),
                 )
                 checkpoints.save(checkpoint, state, identity)
                 saved = time.monotonic()
@@ -156,55 +184,19 @@ def train(
         if enforcer is not None:
             enforcer.check()
     model.eval()
-    last = losses[-max(1, round(_FINAL_SHARE * steps)) :]
+    last = losses[-max(1, round(_FINAL_SHARE * len(losses))) :]
     return TrainOutcome(
         model=model,
-        steps=steps,
+        steps=len(losses),
         train_examples=examples,
         train_tokens=tokens,
         mean_loss=math.fsum(losses) / len(losses),
         final_loss=math.fsum(last) / len(last),
         truncated=workload.truncated,
         warnings=warnings,
-        resumed_at_step=first,
+        resumed_at_step=0 if resumed is None else resumed.step,
         seconds=time.monotonic() - started,
     )
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """Return a fresh AdamW over the trainable parameters; biases and norms are not decayed."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    # Unfused, the update of an embedding table alone costs as much as a forward pass on a CPU.
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        eps=recipe.adam_eps,
-        fused=device.type in _FUSED_ON,
-    )
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the rate of optimizer step ``step`` (from 0) of ``steps``: warm-up, then to zero.
-
-    Source: transformers' ``get_linear_schedule_with_warmup``.
-    """
-    warmup = round(recipe.warmup_fraction * steps)
-    if step < warmup:
-        return recipe.learning_rate * step / warmup
-    return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
-
-
-def _set_learning_rate(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int
-) -> float:
-    rate = learning_rate(recipe, step, steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
 
 
 def _update(
@@ -217,6 +209,7 @@ def _update(
     rate: float,
     *,
     at: tuple[int, int],
+    companions: Sequence[Companion] = (),
 ) -> float:
     """Make one optimizer step; return the loss before it."""
     with precision(next(model.parameters()).device, recipe.dtype):
@@ -225,6 +218,8 @@ def _update(
     if not math.isfinite(value):
         raise _diverged(f"the loss is {value}", recipe, rate, at)
     accelerator.backward(loss)
+    for companion in companions:
+        companion.after_backward(at[0])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     limit = recipe.clip_norm if recipe.clip_norm > 0 else math.inf
     norm = float(accelerator.clip_grad_norm_(parameters, limit))
@@ -247,7 +242,11 @@ def _diverged(what: str, recipe: Recipe, rate: float, at: tuple[int, int]) -> Tr
 
 
 def _resume(
-    folder: Path | None, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path | None,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    companions: Sequence[Companion],
 ) -> tuple[checkpoints.Checkpoint | None, tuple[str, ...]]:
     if folder is None:
         return None, ()
@@ -255,12 +254,37 @@ def _resume(
     if found is not None:
         try:
             checkpoints.restore(found, model, optimizer)
+            for number, companion in enumerate(companions):
+                prefix = f"{number}/"
+                companion.restore(
+                    {
+                        name.removeprefix(prefix): tensor
+                        for name, tensor in found.more.items()
+                        if name.startswith(prefix)
+                    }
+                )
         except (ValueError, KeyError) as error:
             found, warning = None, f"the checkpoint cannot be used ({error}); it is started again"
     return found, () if warning is None else (warning,)
 
 
-def _identity(recipe: Recipe, seed: int, mask: Mask | None, steps: int, device: str) -> str:
+def _companion_state(companions: Sequence[Companion]) -> dict[str, Tensor]:
+    return {
+        f"{number}/{name}": tensor
+        for number, companion in enumerate(companions)
+        for name, tensor in companion.state().items()
+    }
+
+
+def _identity(
+    recipe: Recipe,
+    seed: int,
+    mask: Mask | None,
+    steps: int,
+    device: str,
+    course: Course,
+    companions: Sequence[Companion],
+) -> str:
     """Fingerprint what decides a training, as far as this module knows it."""
     return fingerprint(
         {
@@ -271,6 +295,13 @@ def _identity(recipe: Recipe, seed: int, mask: Mask | None, steps: int, device: 
             "device": device,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "course": [
+                course.first_step,
+                course.rounds_before,
+                course.rounds,
+                None if course.weights is None else tensor_hashes(course.weights),
+            ],
+            "companions": [type(companion).__name__ for companion in companions],
         }
     )
 

@@ -21,6 +21,7 @@ ROWS = [
     ["maskfile", "assets", "fetch"],
     ["models"],
     ["tasks", "enforce"],
+    ["companions", "course"],
     ["training", "checkpoint"],
     ["store"],
     ["steps"],

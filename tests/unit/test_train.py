@@ -20,12 +20,13 @@ from small_task import small_task
 from ticketry import checkpoint as checkpoints
 from ticketry.config import Recipe, derive_seed
 from ticketry.core.mask import Mask
+from ticketry.course import learning_rate, make_optimizer
 from ticketry.enforce import MaskEnforcer, zero_pruned_
 from ticketry.errors import MaskError, StorageError, TrainingError
 from ticketry.models.loading import canonical_parameters, prunable, resolve
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.workload import Batch
-from ticketry.training import TrainOutcome, learning_rate, make_optimizer, train
+from ticketry.training import TrainOutcome, train
 
 RECIPE = Recipe(epochs=2, batch_size=8, max_length_tokens=16, learning_rate=5e-3, weight_decay=0.1)
 

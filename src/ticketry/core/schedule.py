@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 from ticketry.errors import ConfigError, unknown_name_message
 
@@ -53,6 +55,46 @@ def sparsity_levels(
     if rate is None:
         return (*(1.0 - (1.0 - sparsity) ** (k / levels) for k in before), float(sparsity))
     return (*(_after(k, rate, rate_of) for k in before), float(sparsity))
+
+
+def grid_levels(grid: Sequence[float]) -> tuple[float, ...]:
+    """Return a grid of sparsities as levels: each in (0, 1), rising.
+
+    Raises:
+        ConfigError: lists every fault.
+    """
+    faults = [
+        f"the grid's sparsity {value} is no number in (0, 1); percent are not used."
+        for value in grid
+        if not 0 < value < 1
+    ]
+    if not grid:
+        faults.append("the grid is empty; give sparsities such as 0.2, 0.36, 0.488.")
+    if len(grid) > MOST_LEVELS:
+        faults.append(f"the grid has {len(grid):,} sparsities; expected at most {MOST_LEVELS:,}.")
+    if not faults and any(b <= a for a, b in itertools.pairwise(grid)):
+        faults.append(
+            f"the grid {', '.join(f'{v:g}' for v in grid)} does not rise; expected each sparsity "
+            "above the one before, because every mask lies within the one before."
+        )
+    if faults:
+        raise ConfigError(faults)
+    return tuple(float(value) for value in grid)
+
+
+def cubic_sparsity(progress: float, sparsity: float) -> float:
+    """Return the sparsity of gradual pruning: fast while much is redundant, slow at the end.
+
+    s(p) = s_final · (1 − (1 − p)³).
+
+    Args:
+        progress: share of the pruning phase that is over; outside [0, 1] it is taken as its end.
+        sparsity: at the end, in [0, 1).
+
+    Source: Zhu & Gupta 2017, arXiv 1710.01878, §3 (eq. 1, with s_initial = 0).
+    """
+    left = 1.0 - min(max(progress, 0.0), 1.0)
+    return sparsity if left == 0 else sparsity * (1.0 - left**3)
 
 
 def _after(rounds: int, rate: float, rate_of: str) -> float:

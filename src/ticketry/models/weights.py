@@ -1,0 +1,79 @@
+"""Weights to start a training from: a task model's tensors by name, taken and put back.
+
+Base tensors stand under their canonical names, the head's as ``head/`` and their name in the task
+model. Buffers that are saved (BatchNorm's statistics) count: a rewind restores them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from ticketry.errors import ModelError
+from ticketry.models.loading import base_model, canonical_tensors, loading, some_names
+from ticketry.models.sources import BaseRef
+
+HEAD = "head/"
+
+
+def take_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of all of a task model's weights and saved buffers, on the CPU.
+
+    Returns:
+        canonical name or ``head/name`` -> tensor; a shared one stands once.
+    """
+    found = canonical_tensors(model)
+    seen = {id(tensor) for tensor in base_model(model).state_dict(keep_vars=True).values()}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[HEAD + name] = tensor.detach()
+    return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in found.items()}
+
+
+def base_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without the head."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(HEAD)}
+
+
+@torch.no_grad()
+def put_weights_(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Set a model's tensors to ``weights``, in place; tensors not named stay as they are.
+
+    Raises:
+        ModelError: the model lacks a tensor or has another shape there; nothing was changed.
+    """
+    targets = dict(canonical_tensors(model))
+    targets |= {HEAD + name: tensor for name, tensor in model.state_dict(keep_vars=True).items()}
+    unfit = [
+        name
+        for name, tensor in weights.items()
+        if name not in targets or targets[name].shape != tensor.shape
+    ]
+    if unfit:
+        raise ModelError(
+            f"{len(unfit)} of {len(weights)} tensors to start from do not fit the model: "
+            f"{some_names(unfit)}; expected weights of a model built on the same base."
+        )
+    for name, tensor in weights.items():
+        targets[name].copy_(tensor)
+
+
+def reinitialised(base: BaseRef, seed: int) -> dict[str, Tensor]:
+    """Return the base's tensors drawn anew by the model's own initialiser, by canonical name.
+
+    Args:
+        base: whose configuration is used; its weights are not read.
+        seed: decides them; the global RNG is neither read nor moved.
+    """
+    with loading(base), torch.random.fork_rng(devices=[]):
+        config: Any = AutoConfig.from_pretrained(
+            str(base.path), local_files_only=True, trust_remote_code=False
+        )
+        torch.default_generator.manual_seed(seed)
+        model = AutoModel.from_config(config, dtype=torch.float32)
+    return dict(canonical_tensors(model))
