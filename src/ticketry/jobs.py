@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import FindSpec, search_seed, verification_seeds
-from ticketry.core.select import layer_floors
+from ticketry.core.allocation import layer_floors
 from ticketry.errors import ConfigError, RunError
 from ticketry.evidence import search_evidence
 from ticketry.execute import Events, execute

@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "ticketry"
 # One row a line; a module may import rows above its own, and its own row.
 ROWS = [
     ["errors"],
-    ["config", "files"],
+    ["combination", "config", "files"],
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],

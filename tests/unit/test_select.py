@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ticketry.core import score, select
+from ticketry.core import keys, score
 from ticketry.core.mask import Mask
 from ticketry.core.select import select_global
 from ticketry.errors import ConfigError
@@ -191,8 +191,12 @@ class SmallPieces:
 
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(select, "CHUNK", self.size)
-        self.patch.setattr(score, "CRITERIA", {**score.CRITERIA, "signed": lambda w: w})
+        self.patch.setattr(keys, "CHUNK", self.size)
+        self.patch.setattr(
+            score,
+            "CRITERIA",
+            {**score.CRITERIA, "signed": score.Criterion("signed", lambda w: w, (), "w", "")},
+        )
 
     def __exit__(self, *_: object) -> None:
         self.patch.undo()

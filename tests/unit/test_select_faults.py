@@ -37,7 +37,8 @@ def test_nan_is_an_error_even_where_within_prunes() -> None:
 
 
 def test_nan_of_a_signed_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score, "CRITERIA", {"signed": lambda weights: weights})
+    signed = score.Criterion("signed", lambda weights: weights, (), "w", "")
+    monkeypatch.setattr(score, "CRITERIA", {"signed": signed})
     with pytest.raises(ScoreError, match="first at flat index 9"):
         select_global({"w": torch.tensor([-1.0] * 9 + [-NAN])}, 0.5, criterion="signed")
 
@@ -70,7 +71,8 @@ HALF = Mask({"w": torch.tensor([T, T, F, F])})
         (
             {"weights": ONE, "density": 0.5, "criterion": "magnitud"},
             UnknownNameError,
-            "unknown criterion 'magnitud'. Did you mean 'magnitude'? Known: magnitude.",
+            "unknown criterion 'magnitud'. Did you mean 'magnitude'? Known: grasp, magnitude, "
+            "movement, random, snip, synflow, taylor.",
         ),
         (
             {"weights": ONE, "density": 0.75, "within": HALF},
@@ -118,7 +120,8 @@ def test_faults_are_named(
 
 
 def test_a_criterion_that_changes_shape_or_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    criteria = {"sum": lambda w: w.sum(), "double": lambda w: w.double()}
+    formulas = {"sum": lambda w: w.sum(), "double": lambda w: w.double()}
+    criteria = {n: score.Criterion(n, f, (), "odd", "") for n, f in formulas.items()}
     monkeypatch.setattr(score, "CRITERIA", criteria)
     with pytest.raises(ScoreError) as caught:
         select_global(ONE, 0.5, criterion="sum")

@@ -1,45 +1,130 @@
 """Selection: which weights to keep. Exact, streaming, with a stated tie rule.
 
-The k highest of n scores are found without sorting and without a copy of the scores. A float32
-score becomes an int32 key of the same order; a first pass over the model counts the upper 16 bits
-of all keys, a second the lower 16 bits of those in the bin where the k-th highest lies. That gives
-the exact threshold and how many keys equal to it still fit; a third pass writes the bits. Memory:
-two tables of 65,536 counts and a few pieces of ``CHUNK`` weights, beside the mask itself.
+What is ranked are items: weights, or the blocks or units of a pattern. An allocation says how many
+of them each tensor keeps, the radix selection of ``keys.py`` which ones, and the pattern turns them
+into a mask of weights.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ticketry.combination import (
+    Blocks,
+    Groups,
+    Pattern,
+    Units,
+    check_pattern,
+    parse_pattern,
+)
+from ticketry.core import keys as keying
+from ticketry.core import structured
+from ticketry.core.items import Items, Shares, block_items, choose, select_units, weight_keys
+from ticketry.core.keys import keep_highest
 from ticketry.core.mask import Mask, check_shapes
-from ticketry.core.score import Criterion, criterion_named
-from ticketry.errors import ConfigError, MaskError, ScoreError
+from ticketry.core.pattern import Shapes, Unit, check_divides
+from ticketry.core.score import criterion_named
+from ticketry.core.scoring import Statistics, scores_of
+from ticketry.errors import ConfigError, ScoreError
 
-CHUNK = 32_768
-"""Weights per piece: stays in a core's cache, and is the most that torch works on without waking
-its other threads, whose barriers cost more than the work here."""
+GROUP_ROUNDING = 1e-6
+"""A density this close to N / M is taken for it: 1 − 0.6667 is not 1/3 in floats."""
 
-Keys = npt.NDArray[np.int32]
-Counts = npt.NDArray[np.int64]
-Shapes = Mapping[str, tuple[int, ...]]
-Pass = Callable[[], Iterator[tuple[str, int, Keys]]]
-"""Begins a pass: yields (name, first flat index, keys), tensors in name order; every pass the same.
-A piece lives until the next one, and may be a view of the weights: nobody writes to it."""
 
-_BINS = 1 << 16
-_HALF = 1 << 15
-_INFINITY = 0x7F80_0000
-_EXCLUDED = np.int32(-(2**31))
-"""Key of a weight that must not be kept: below that of every score, and never reached, because no
-more weights are asked for than are allowed."""
+def select(
+    weights: Mapping[str, Tensor],
+    density: float | None,
+    *,
+    criterion: str = "magnitude",
+    statistics: Statistics | None = None,
+    pattern: str = "unstructured",
+    units: Sequence[Unit] | None = None,
+    allocation: str = "global",
+    layer_densities: Mapping[str, float] | None = None,
+    input_axes: Mapping[str, int] | None = None,
+    within: Mask | None = None,
+    min_layer_density: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Mask:
+    """Keep the highest-ranking weights, blocks or units.
+
+    What is kept exactly, n being the number of all, ``round`` Python's (halves to the even number):
+
+    - ``unstructured``: round(density · n) weights.
+    - ``N:M``: N of every M consecutive inputs of every output, so N/M of each tensor.
+    - ``ROWSxCOLUMNS``: round(density · n) of the n blocks; a block's score is the mean of its
+      members'. Blocks tile the outputs × inputs of each tensor.
+    - ``head``, ``neuron``: round(density · n) of the n units; a unit's score is the mean of its
+      members', so that units of different size compare. Weights outside every unit are kept (as
+      far as ``within`` keeps them), so the mask's density is above the one asked for.
+
+    How they are shared out: ``global``, by rank among all; ``uniform``, the same density in each
+    tensor; ``erk`` and ``given``, a density for each tensor (see ``allocation.py``). The total is
+    exact in each. Units are shared out among the groups that lie in the same tensors, such as the
+    heads of a layer. An N:M pattern leaves an allocation nothing to say.
+
+    Args:
+        weights: name -> floating-point tensor of any shape and device; scored in float32.
+        density: kept / all, in [0, 1]; None: N/M, or what ``layer_densities`` add up to.
+        criterion: a name of :data:`ticketry.core.score.CRITERIA`.
+        statistics: what the criterion needs beside the weights: statistic -> name -> tensor.
+        pattern: as above.
+        units: the model's heads or neurons; only with those patterns.
+        allocation: as above.
+        layer_densities: glob on tensor names -> density, the first match decides; only with
+            ``given``.
+        input_axes: name -> 0 where a tensor is stored [in, out]; the others have their outputs
+            first ([out, in], or [out, in, kh, kw] with in·kh·kw inputs).
+        within: keep only weights that this mask keeps; the result is nested in it. Of blocks and
+            units, those that it keeps entirely.
+        min_layer_density: as in :func:`select_global`, of weights or blocks.
+        generator: what ``random`` draws from; on the CPU.
+    Returns:
+        Mask. Ties go to the lower flat index, tensors in name order; of blocks in row order; of
+        units to the earlier one. −0 equals 0.
+
+    Raises:
+        ScoreError: no tensors, a tensor or statistic that cannot be scored, a NaN (all named).
+        ConfigError: a density outside [0, 1], or one that pattern, allocation or floor exclude; a
+            combination that cannot be; an argument that is missing or has no use.
+        ScopeError: tensors or units that the pattern does not fit.
+        MaskError: ``within`` is of other tensors, or keeps less than is asked for.
+        UnknownNameError: an unknown criterion.
+
+    Source: Han et al. 2015, arXiv 1506.02626, §3 (ranking); Mishra et al. 2021, arXiv 2104.08378
+        (2:4); Michel et al. 2019, arXiv 1905.10650 (heads). Differs: the last two rank by any
+        criterion, and heads by the mean score of their weights instead of a gate's gradient.
+    """
+    ranking = criterion_named(criterion)
+    kind = parse_pattern(pattern)
+    _check_density(density, kind, pattern, allocation, min_layer_density)
+    if (reason := check_pattern(pattern, allocation, min_layer_density)) is not None:
+        raise ConfigError(reason)
+    _check_choice(kind, pattern, allocation, units, layer_densities)
+    shapes = _weight_shapes(weights)
+    if within is not None:
+        check_shapes({name: within.shape(name) for name in within}, shapes, "within", "the weights")
+    scores = scores_of(ranking, weights, statistics) or generator
+    if scores is None:
+        raise ConfigError(f"criterion {criterion!r} draws; expected a generator to draw from.")
+    matrices = structured.Matrices(shapes, input_axes)
+    if isinstance(kind, Groups):
+        check_divides(pattern, matrices.sizes, 1, kind.size)
+        return structured.keep_groups(scores, matrices, list(shapes), kind, within)
+    alone = {name: (name,) for name in shapes}
+    shares = Shares(allocation, layer_densities or {}, shapes, alone)
+    if isinstance(kind, Units):
+        return select_units(scores, units or (), density, shares, within)
+    if isinstance(kind, Blocks):
+        items = block_items(scores, matrices, kind, within)
+        mask = choose(items, density, shares, min_layer_density)
+        return structured.spread_blocks(mask, matrices, kind)
+    items = Items("weights", shapes, weight_keys(scores), within)
+    return choose(items, density, shares, min_layer_density)
 
 
 def select_global(
@@ -71,50 +156,9 @@ def select_global(
 
     Source: Han et al. 2015, arXiv 1506.02626, §3. Differs: global instead of per layer.
     """
-    score = criterion_named(criterion)
-    _check_fractions(density=density, min_layer_density=min_layer_density)
-    shapes = _weight_shapes(weights)
-    total = sum(math.prod(shape) for shape in shapes.values())
-    count = round(density * total)
-    if within is not None:
-        check_shapes({name: within.shape(name) for name in within}, shapes, "within", "the weights")
-        if count > within.kept:
-            raise MaskError(
-                f"density {density} asks for {count:,} of {total:,} weights, but within keeps "
-                f"{within.kept:,}; expected at most density {within.density:g}."
-            )
-    if not min_layer_density:
-        return _keep_highest(_scored(weights, score), shapes, count, within)
-    floor = _keep_floor(weights, score, shapes, count, within, min_layer_density)
-    rest = count - floor.kept
-    return floor | _keep_highest(
-        _scored(weights, score),
-        shapes,
-        rest,
-        ~floor if within is None else within & ~floor,  # no name holds it: freed on return
+    return select(
+        weights, density, within=within, criterion=criterion, min_layer_density=min_layer_density
     )
-
-
-def layer_floors(shapes: Shapes, kept: int, min_layer_density: float) -> dict[str, int]:
-    """Return how many weights each tensor keeps at least: its share, rounded up.
-
-    Args:
-        shapes: name -> shape.
-        kept: weights that are kept in all.
-        min_layer_density: as in :func:`select_global`.
-
-    Raises:
-        ConfigError: the floors add up to more than is kept in all.
-    """
-    # In decimal, as the user wrote it: 0.07 * 100 in floats is above 7.
-    share = Decimal(repr(float(min_layer_density)))
-    floors = {name: math.ceil(share * math.prod(shape)) for name, shape in shapes.items()}
-    if sum(floors.values()) > kept:
-        raise ConfigError(
-            f"min_layer_density {min_layer_density} needs {sum(floors.values()):,} weights, but "
-            f"only {kept:,} are kept in all; expected a floor below the density."
-        )
-    return floors
 
 
 def random_global(shapes: Shapes, density: float, generator: torch.Generator) -> Mask:
@@ -135,7 +179,7 @@ def random_global(shapes: Shapes, density: float, generator: torch.Generator) ->
     _check_fractions(density=density)
     shapes = {name: tuple(shapes[name]) for name in sorted(shapes)}
     total = sum(math.prod(shape) for shape in shapes.values())
-    return _keep_highest(_random(shapes, generator), shapes, round(density * total))
+    return keep_highest(keying.drawn(shapes, generator), shapes, round(density * total))
 
 
 def random_layerwise(like: Mask, generator: torch.Generator) -> Mask:
@@ -148,175 +192,53 @@ def random_layerwise(like: Mask, generator: torch.Generator) -> Mask:
     packed: dict[str, tuple[tuple[int, ...], bytes]] = {}
     for name in like:
         shapes = {name: like.shape(name)}
-        chosen = _keep_highest(_random(shapes, generator), shapes, like.kept_in(name))
+        chosen = keep_highest(keying.drawn(shapes, generator), shapes, like.kept_in(name))
         packed[name] = (like.shape(name), chosen.packed(name))
     return Mask.from_packed(packed)
 
 
-# --- the radix selection ------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------
 
 
-def _keep_highest(keys: Pass, shapes: Shapes, count: int, allowed: Mask | None = None) -> Mask:
-    """Keep the ``count`` highest keys; the caller has checked that so many are allowed."""
-    if allowed is not None:
-        keys = _restricted(keys, allowed)
-    threshold, ties, equal = _threshold(keys, count)
-    packed = {name: (shape, bytes((math.prod(shape) + 7) // 8)) for name, shape in shapes.items()}
-    spare = ties
-    for name, pieces in itertools.groupby(keys(), key=lambda piece: piece[0]):
-        bits = bytearray(packed[name][1])
-        for _, start, piece in pieces:
-            if ties == equal:  # all of them fit, so none has to be told from another
-                kept = piece >= threshold
-            else:
-                kept = piece > threshold
-                if spare:
-                    first = np.flatnonzero(piece == threshold)[:spare]
-                    kept[first] = True
-                    spare -= len(first)
-            # CHUNK is a multiple of 8: a piece begins on a byte.
-            data = np.packbits(kept, bitorder="little").tobytes()
-            bits[start // 8 : start // 8 + len(data)] = data
-        packed[name] = (shapes[name], bytes(bits))
-    return Mask.from_packed(packed)
+def _check_choice(
+    kind: Pattern,
+    pattern: str,
+    allocation: str,
+    units: Sequence[Unit] | None,
+    layer_densities: Mapping[str, float] | None,
+) -> None:
+    faults = []
+    if isinstance(kind, Units) and units is None:
+        faults.append(f"pattern {pattern} needs units: the model's {pattern}s.")
+    if not isinstance(kind, Units) and units is not None:
+        faults.append(f"units go with the patterns head and neuron, not {pattern}; drop them.")
+    if allocation == "given" and not layer_densities:
+        faults.append("allocation given needs layer_densities: pattern -> density.")
+    if allocation != "given" and layer_densities:
+        faults.append(f"layer_densities go with allocation given, not {allocation}; drop them.")
+    if faults:
+        raise ConfigError(faults)
 
 
-def _threshold(keys: Pass, count: int) -> tuple[np.int32, int, int]:
-    """Return the ``count``-th highest key, how many keys equal to it fit, and how many there are.
-
-    For a count of 0 no key is above the one returned, and none equal to it fits.
-    """
-    upper = np.zeros(_BINS, dtype=np.int64)
-    for _, _, piece in keys():
-        np.add.at(upper, (piece >> 16) + _HALF, 1)
-    upper_bin, missing = _bin_of(upper, count)
-    lower = np.zeros(_BINS, dtype=np.int64)
-    for _, _, piece in keys():
-        inside = piece[(piece >> 16) == upper_bin - _HALF]
-        if len(inside):
-            np.add.at(lower, inside & (_BINS - 1), 1)
-    lower_bin, missing = _bin_of(lower, missing)
-    threshold = ((upper_bin - _HALF) << 16) | lower_bin
-    return np.int32(threshold), missing, int(lower[lower_bin])
-
-
-def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
-    """Return the bin of the ``rank``-th highest (from 1), and its rank within that bin.
-
-    Rank 0, which nothing has, is placed in the highest bin.
-    """
-    from_top = np.cumsum(counts[::-1])
-    position = int(np.searchsorted(from_top, rank))
-    before = int(from_top[position - 1]) if position else 0
-    return _BINS - 1 - position, rank - before
-
-
-def _restricted(keys: Pass, allowed: Mask) -> Pass:
-    """Exclude what ``allowed`` does not keep."""
-
-    def begin() -> Iterator[tuple[str, int, Keys]]:
-        out, outside = np.empty((2, CHUNK), dtype=np.int32)
-        for name, start, piece in keys():
-            size = len(piece)
-            data = np.frombuffer(allowed.packed(name), dtype=np.uint8)[start // 8 :]
-            # Arithmetic in place of np.where, which mispredicts on random bits (3x slower): where
-            # `outside` is -1 rather than 0, the key becomes -1, then _EXCLUDED.
-            outside[:size] = np.unpackbits(data[: CHUNK // 8], count=size, bitorder="little")
-            outside -= 1
-            np.bitwise_or(piece, outside[:size], out=out[:size])
-            outside &= ~_EXCLUDED
-            out ^= outside
-            yield name, start, out[:size]
-
-    return begin
-
-
-# --- keys ---------------------------------------------------------------------------------------
-
-
-def _scored(weights: Mapping[str, Tensor], score: Criterion) -> Pass:
-    def begin() -> Iterator[tuple[str, int, Keys]]:
-        for name in sorted(weights):
-            flat = weights[name].detach().reshape(-1)
-            for start in range(0, flat.numel(), CHUNK):
-                piece = flat[start : start + CHUNK].to("cpu", torch.float32)
-                yield name, start, _order_keys(name, start, piece, score(piece))
-
-    return begin
-
-
-def _order_keys(name: str, start: int, piece: Tensor, scores: Tensor) -> Keys:
-    """Turn float32 scores into int32 keys of the same order (comparing floats instead would lose
-    denormals where the caller flushes them)."""
-    if scores.shape != piece.shape or scores.dtype != torch.float32:
-        raise ScoreError(
-            f"the criterion gave scores of shape {tuple(scores.shape)} and dtype {scores.dtype} "
-            f"for a piece of tensor {name!r}; expected {tuple(piece.shape)} and torch.float32."
+def _check_density(
+    density: float | None, kind: Pattern, pattern: str, allocation: str, min_layer_density: float
+) -> None:
+    if density is not None:
+        _check_fractions(density=density, min_layer_density=min_layer_density)
+    elif isinstance(kind, Groups) or allocation == "given":
+        _check_fractions(min_layer_density=min_layer_density)
+    else:
+        raise ConfigError("density is missing; only N:M patterns and allocation given imply one.")
+    if (
+        isinstance(kind, Groups)
+        and density is not None
+        and abs(density - kind.density) > GROUP_ROUNDING
+    ):
+        raise ConfigError(
+            f"pattern {pattern} keeps {kind.keep} of every {kind.size} weights, which is density "
+            f"{kind.density:g} (sparsity {1 - kind.density:g}); found density {density:g}. Ask for "
+            "that, or use another pattern."
         )
-    bits = scores.contiguous().view(torch.int32)
-    lowest, highest = (int(end) for end in torch.aminmax(bits))
-    if lowest < 0:  # a sign bit is set: −0 becomes 0, −x the negated key of x
-        bits = torch.where(bits < 0, -(bits & 0x7FFF_FFFF), bits)
-        lowest, highest = (int(end) for end in torch.aminmax(bits))
-    if highest > _INFINITY or lowest < -_INFINITY:
-        index = start + int(torch.isnan(scores).nonzero()[0])
-        raise ScoreError(
-            f"tensor {name!r} has a score that is NaN (first at flat index {index}); expected "
-            "numbers. A training that diverged leaves such weights: lower its learning rate."
-        )
-    keys: Keys = bits.numpy()
-    return keys
-
-
-def _random(shapes: Shapes, generator: torch.Generator) -> Pass:
-    """Draw uniform keys; every pass draws the same ones again instead of keeping them."""
-    state = generator.get_state()
-
-    def begin() -> Iterator[tuple[str, int, Keys]]:
-        generator.set_state(state)
-        for name in sorted(shapes):
-            size = math.prod(shapes[name])
-            for start in range(0, size, CHUNK):
-                keys = torch.randint(
-                    -(2**31),
-                    2**31,
-                    (min(CHUNK, size - start),),
-                    dtype=torch.int32,
-                    generator=generator,
-                )
-                yield name, start, keys.numpy()
-
-    return begin
-
-
-# --- checks and floors --------------------------------------------------------------------------
-
-
-def _keep_floor(
-    weights: Mapping[str, Tensor],
-    score: Criterion,
-    shapes: Shapes,
-    count: int,
-    within: Mask | None,
-    min_layer_density: float,
-) -> Mask:
-    """Keep the best ceil(min_layer_density · size) weights of each tensor."""
-    floors = layer_floors(shapes, count, min_layer_density)
-    packed: dict[str, tuple[tuple[int, ...], bytes]] = {}
-    for name, shape in shapes.items():
-        allowed = None
-        if within is not None:
-            allowed = Mask.from_packed({name: (shape, within.packed(name))})
-            if floors[name] > allowed.kept:
-                raise MaskError(
-                    f"min_layer_density {min_layer_density} needs {floors[name]:,} weights of "
-                    f"tensor {name!r}, but within keeps {allowed.kept:,} there; expected the same "
-                    "floor when within was selected."
-                )
-        one = {name: shape}
-        keys = _scored({name: weights[name]}, score)
-        packed[name] = (shape, _keep_highest(keys, one, floors[name], allowed).packed(name))
-    return Mask.from_packed(packed)
 
 
 def _weight_shapes(weights: Mapping[str, Tensor]) -> Shapes:
