@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ticketry.config import Recipe
-from ticketry.steps import MASK_FILE, Context
+from ticketry.searchspec import UNIT_PATTERNS
+from ticketry.steps import MASK_FILE, WEIGHTS_FILE, Context
 from ticketry.store import Store
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ticketry.core.mask import Mask
+    from ticketry.core.pattern import Unit
+    from ticketry.models.sources import BaseRef
+
+
+def units_for(backbone: nn.Module, pattern: str, names: Sequence[str]) -> tuple[Unit, ...] | None:
+    """Return the heads or neurons that a pattern keeps or prunes; None for other patterns."""
+    if pattern not in UNIT_PATTERNS:
+        return None
+    from ticketry.models.structures import units
+
+    return units(backbone, pattern, names)
+
+
+def axes_for(backbone: nn.Module, pattern: str, names: Sequence[str]) -> dict[str, int] | None:
+    """Return the axis of each tensor's inputs, for the patterns that look at it (N:M, blocks)."""
+    if pattern == "unstructured" or pattern in UNIT_PATTERNS:
+        return None
+    from ticketry.models.structures import input_axes
+
+    return dict(input_axes(backbone, names))
 
 
 class Bench:
@@ -26,25 +48,51 @@ class Bench:
     @functools.cached_property
     def workload(self) -> Any:
         """The task bound to the base model."""
-        from ticketry.models.loading import resolve
         from ticketry.tasks.base import TaskData
         from ticketry.tasks.objectives import workload_for
 
         data = TaskData.read(self.store.data_file(self.context.data_sha256))
-        base = resolve(self.context.base_name, self.context.base_revision)
-        return workload_for(base, data, self.recipe)
+        return workload_for(self.base, data, self.recipe)
+
+    @functools.cached_property
+    def base(self) -> BaseRef:
+        """Where the base model lies."""
+        from ticketry.models.loading import resolve
+
+        return resolve(self.context.base_name, self.context.base_revision)
+
+    @functools.cached_property
+    def backbone(self) -> nn.Module:
+        """The base model at θ0."""
+        from ticketry.models.loading import load_backbone
+
+        return load_backbone(self.base)
 
     @functools.cached_property
     def pretrained(self) -> dict[str, Tensor]:
         """The prunable tensors at θ0, by canonical name."""
-        from ticketry.models.loading import canonical_parameters, load_backbone, resolve
+        from ticketry.models.loading import canonical_parameters
 
-        base = resolve(self.context.base_name, self.context.base_revision)
-        parameters = canonical_parameters(load_backbone(base))
+        parameters = canonical_parameters(self.backbone)
         return {name: parameters[name].detach() for name in self.context.scope}
+
+    def units(self, pattern: str) -> tuple[Unit, ...] | None:
+        """Return the heads or neurons that a pattern keeps or prunes; None for other patterns."""
+        return units_for(self.backbone, pattern, self.context.scope)
+
+    def input_axes(self, pattern: str) -> dict[str, int] | None:
+        """Return the axis of each prunable tensor's inputs, where a pattern looks at it."""
+        return axes_for(self.backbone, pattern, self.context.scope)
 
     def mask_of(self, key: str) -> Mask:
         """Return the mask that a step left."""
         from ticketry.maskfile import load_mask
 
         return load_mask(self.store.read(key, MASK_FILE), what=f"the mask of step {key[:12]}")
+
+    def weights_of(self, key: str) -> dict[str, Tensor]:
+        """Return the weights that a step left to start from."""
+        from ticketry.weightsfile import load_weights
+
+        what = f"the weights of step {key[:12]}"
+        return load_weights(self.store.read(key, WEIGHTS_FILE), what=what)

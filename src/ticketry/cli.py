@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import __version__
+from ticketry import __version__, flags
 from ticketry.errors import ConfigError, TicketryError
 
 app = typer.Typer(
@@ -26,50 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str | None, typer.Option(help="'minilm' (packaged), a Hugging Face folder, or a hub id.")
-]
-Revision = Annotated[str | None, typer.Option(help="Of the hub id: a branch, tag or commit.")]
-Task = Annotated[str | None, typer.Option(help="A task that `ticketry tasks` lists.")]
-Data = Annotated[
-    str | None, typer.Option(help="CSV, TSV, JSONL or parquet file, or a hub dataset id.")
-]
-TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
-PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
-LabelColumn = Annotated[str | None, typer.Option(help="The column of the class.")]
-TestData = Annotated[
-    str | None, typer.Option(help="A file to test on; otherwise a part is split off --data.")
-]
-RecipeName = Annotated[
-    str | None, typer.Option(help="embedded | paper; by default embedded for minilm.")
-]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
-Rate = Annotated[float | None, typer.Option(help="Of AdamW, at its highest.")]
-Batch = Annotated[int | None, typer.Option(help="Examples an update.")]
-Length = Annotated[int | None, typer.Option(help="Tokens a text; longer ones are cut and counted.")]
-Samples = Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")]
-Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 (autocast).")]
-Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
-Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
-Workers = Annotated[
-    int | None, typer.Option(help="Trainings side by side; one a core by default, 0: in-process.")
-]
-Threads = Annotated[int | None, typer.Option(help="Torch threads of one training (default 1).")]
-StoreFolder = Annotated[
-    Path | None, typer.Option(help="Finished steps, shared between runs; default OUT/store.")
-]
-Config = Annotated[Path | None, typer.Option(help="YAML with options; the command line wins.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
-PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the steps and their cost, and stop.")]
-Keep = Annotated[
-    bool, typer.Option("--keep-model", help="Keep the first ticket replicate's model.")
-]
-Out = Annotated[Path | None, typer.Option(help="The run's folder; the same command continues it.")]
-Controls = Annotated[
-    str | None,
-    typer.Option(help="Comma-separated: random-layerwise, random, oneshot-theta0; or none."),
-]
 
 
 def _version(shown: bool) -> None:
@@ -89,52 +45,53 @@ def _root(
 
 @app.command()
 def find(
-    model: Model = None,
-    revision: Revision = None,
-    task: Task = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    text_pair_column: PairColumn = None,
-    label_column: LabelColumn = None,
-    test_data: TestData = None,
-    sparsity: Annotated[
-        float | None, typer.Option(help="Pruned / prunable, in [0, 1); default 0.4.")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="imp | one-shot.")] = None,
-    source: Annotated[
-        str | None, typer.Option("--from", help="One-shot scores theta0 or trained weights.")
-    ] = None,
-    levels: Annotated[int | None, typer.Option(help="Rounds of IMP.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Pruned each round, such as 0.2.")] = None,
-    rate_of: Annotated[str | None, typer.Option(help="remaining | original weights.")] = None,
-    min_layer_density: Annotated[
-        float | None, typer.Option(help="Keep at least this share of every tensor.")
-    ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(help="encoder | bert-paper | name patterns (! excludes); repeatable."),
-    ] = None,
-    replicates: Annotated[
-        int | None, typer.Option(help="Fine-tunings an arm; default 3, at least 2.")
-    ] = None,
-    controls: Controls = None,
-    recipe: RecipeName = None,
-    epochs: Epochs = None,
-    learning_rate: Rate = None,
-    batch_size: Batch = None,
-    max_length: Length = None,
-    train_samples: Samples = None,
-    dtype: Dtype = None,
-    seed: Seed = None,
-    device: Device = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    keep_model: Keep = False,
-    config: Config = None,
-    plan: PlanOnly = False,
-    out: Out = None,
-    store: StoreFolder = None,
-    as_json: Json = False,
+    model: flags.Model = None,
+    revision: flags.Revision = None,
+    task: flags.Task = None,
+    data: flags.Data = None,
+    text_column: flags.TextColumn = None,
+    text_pair_column: flags.PairColumn = None,
+    label_column: flags.LabelColumn = None,
+    test_data: flags.TestData = None,
+    sparsity: flags.Sparsity = None,
+    method: flags.Method = None,
+    source: flags.Source = None,
+    levels: flags.Levels = None,
+    rate: flags.RoundRate = None,
+    rate_of: flags.RateOf = None,
+    grid: flags.Grid = None,
+    rewind: flags.Rewind = None,
+    rewind_step: flags.RewindStep = None,
+    start: flags.Start = None,
+    criterion: flags.Criterion = None,
+    pattern: flags.Pattern = None,
+    allocation: flags.Allocation = None,
+    layer_densities: flags.LayerDensities = None,
+    min_layer_density: flags.FloorDensity = None,
+    calibration_batches: flags.Calibration = None,
+    gradual_start: flags.GradualStart = None,
+    gradual_end: flags.GradualEnd = None,
+    gradual_updates: flags.GradualUpdates = None,
+    scope: flags.Scope = None,
+    replicates: flags.Replicates = None,
+    controls: flags.Controls = None,
+    recipe: flags.RecipeName = None,
+    epochs: flags.Epochs = None,
+    learning_rate: flags.Rate = None,
+    batch_size: flags.Batch = None,
+    max_length: flags.Length = None,
+    train_samples: flags.Samples = None,
+    dtype: flags.Dtype = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    keep_model: flags.Keep = False,
+    config: flags.Config = None,
+    plan: flags.PlanOnly = False,
+    out: flags.Out = None,
+    store: flags.StoreFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Find a ticket, verify it with replicates and controls, and keep it."""
     options = _options(locals(), config)
@@ -151,33 +108,33 @@ def find(
 @app.command()
 def verify(
     ticket: Annotated[str, typer.Argument(help="A ticket's folder or hub id.")],
-    task: Task = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    text_pair_column: PairColumn = None,
-    label_column: LabelColumn = None,
-    test_data: TestData = None,
-    model: Model = None,
-    revision: Revision = None,
+    task: flags.Task = None,
+    data: flags.Data = None,
+    text_column: flags.TextColumn = None,
+    text_pair_column: flags.PairColumn = None,
+    label_column: flags.LabelColumn = None,
+    test_data: flags.TestData = None,
+    model: flags.Model = None,
+    revision: flags.Revision = None,
     replicates: Annotated[int | None, typer.Option(help="Fine-tunings an arm; default 5.")] = None,
-    controls: Controls = None,
-    recipe: RecipeName = None,
-    epochs: Epochs = None,
-    learning_rate: Rate = None,
-    batch_size: Batch = None,
-    max_length: Length = None,
-    train_samples: Samples = None,
-    dtype: Dtype = None,
-    seed: Seed = None,
-    device: Device = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    keep_model: Keep = False,
-    config: Config = None,
-    plan: PlanOnly = False,
-    out: Out = None,
-    store: StoreFolder = None,
-    as_json: Json = False,
+    controls: flags.Controls = None,
+    recipe: flags.RecipeName = None,
+    epochs: flags.Epochs = None,
+    learning_rate: flags.Rate = None,
+    batch_size: flags.Batch = None,
+    max_length: flags.Length = None,
+    train_samples: flags.Samples = None,
+    dtype: flags.Dtype = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    keep_model: flags.Keep = False,
+    config: flags.Config = None,
+    plan: flags.PlanOnly = False,
+    out: flags.Out = None,
+    store: flags.StoreFolder = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Verify a ticket on a task by fresh replicates and controls."""
     options = _options(locals(), config)
@@ -193,28 +150,28 @@ def verify(
 @app.command()
 def train(
     ticket: Annotated[str, typer.Argument(help="A ticket's folder or hub id.")],
-    task: Task = None,
-    data: Data = None,
-    text_column: TextColumn = None,
-    text_pair_column: PairColumn = None,
-    label_column: LabelColumn = None,
-    test_data: TestData = None,
-    model: Model = None,
-    revision: Revision = None,
-    recipe: RecipeName = None,
-    epochs: Epochs = None,
-    learning_rate: Rate = None,
-    batch_size: Batch = None,
-    max_length: Length = None,
-    train_samples: Samples = None,
-    dtype: Dtype = None,
-    seed: Seed = None,
-    device: Device = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    config: Config = None,
-    out: Out = None,
-    as_json: Json = False,
+    task: flags.Task = None,
+    data: flags.Data = None,
+    text_column: flags.TextColumn = None,
+    text_pair_column: flags.PairColumn = None,
+    label_column: flags.LabelColumn = None,
+    test_data: flags.TestData = None,
+    model: flags.Model = None,
+    revision: flags.Revision = None,
+    recipe: flags.RecipeName = None,
+    epochs: flags.Epochs = None,
+    learning_rate: flags.Rate = None,
+    batch_size: flags.Batch = None,
+    max_length: flags.Length = None,
+    train_samples: flags.Samples = None,
+    dtype: flags.Dtype = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    config: flags.Config = None,
+    out: flags.Out = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Fine-tune a ticket into a sparse model that plain transformers loads."""
     options = _options(locals(), config)
@@ -236,9 +193,9 @@ def train(
 @app.command()
 def inspect(
     model_or_ticket: Annotated[str, typer.Argument(help="A model or a ticket.")],
-    revision: Revision = None,
+    revision: flags.Revision = None,
     scope: Annotated[list[str] | None, typer.Option(help="As in find.")] = None,
-    as_json: Json = False,
+    as_json: flags.Json = False,
 ) -> None:
     """Say what is prunable in a model, or what a ticket keeps."""
     from ticketry.describe import inspect_lines, inspect_target
@@ -252,7 +209,7 @@ def inspect(
 
 
 @app.command()
-def tasks(as_json: Json = False) -> None:
+def tasks(as_json: flags.Json = False) -> None:
     """List the named tasks."""
     from ticketry.tasks.registry import TASKS
 
@@ -268,7 +225,7 @@ def tasks(as_json: Json = False) -> None:
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
+def models(as_json: flags.Json = False) -> None:
     """List the packaged model and the supported architectures."""
     from ticketry.describe import model_rows
 

@@ -14,16 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ticketry.controls import parse_control
 from ticketry.errors import ConfigError, unknown_name_message
+from ticketry.searchspec import SearchSpec, check_search
 
 SCHEMA_VERSION = 1
 
-METHODS = ("imp", "one-shot")
-SOURCES = ("theta0", "trained")
-CONTROLS = ("random-layerwise", "random", "oneshot-theta0")
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
-RATES_OF = ("remaining", "original")
 
 
 def canonical_json(value: Any) -> str:
@@ -123,20 +121,6 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class SearchSpec:
-    """How the mask is found."""
-
-    sparsity: float = 0.4
-    method: str = "imp"
-    source: str = "trained"
-    levels: int | None = None
-    rate: float | None = None
-    rate_of: str = "remaining"
-    criterion: str = "magnitude"
-    min_layer_density: float = 0.0
-
-
-@dataclass(frozen=True)
 class FindSpec:
     """Everything that decides the result of ``find``."""
 
@@ -184,43 +168,6 @@ def check_recipe(recipe: Recipe) -> list[str]:
     return faults
 
 
-def check_search(search: SearchSpec) -> list[str]:
-    """Return every fault of a search, one sentence each."""
-    faults: list[str] = []
-    if not 0 <= search.sparsity < 1:  # also catches NaN
-        hint = " Percent are not used: write 0.4 for 40%." if search.sparsity >= 1 else ""
-        faults.append(f"--sparsity is {search.sparsity}; expected a number in [0, 1).{hint}")
-    if search.method not in METHODS:
-        faults.append(unknown_name_message("--method", search.method, METHODS))
-    if search.source not in SOURCES:
-        faults.append(unknown_name_message("--from", search.source, SOURCES))
-    if search.levels is not None and search.rate is not None:
-        faults.append("--levels and --rate were both given; they exclude each other, give one.")
-    if search.levels is not None and search.levels < 1:
-        faults.append(f"--levels is {search.levels}; expected at least 1.")
-    if search.rate is not None and not 0 < search.rate < 1:
-        faults.append(f"--rate is {search.rate}; expected a number in (0, 1).")
-    if search.rate_of not in RATES_OF:
-        faults.append(unknown_name_message("--rate-of", search.rate_of, RATES_OF))
-    if search.method == "one-shot" and (search.levels not in (None, 1) or search.rate is not None):
-        faults.append("--levels and --rate shape IMP; --method one-shot has one level, drop them.")
-    if search.method == "imp" and search.source == "theta0":
-        faults.append(
-            "--from theta0 scores the pre-trained weights without training, which is one-shot; "
-            "use --method one-shot, or --from trained with imp."
-        )
-    if not 0 <= search.min_layer_density <= 1:
-        faults.append(
-            f"--min-layer-density is {search.min_layer_density}; expected a number in [0, 1]."
-        )
-    elif 0 <= search.sparsity < 1 and search.min_layer_density > 1 - search.sparsity:
-        faults.append(
-            f"--min-layer-density {search.min_layer_density} cannot be kept in every layer at "
-            f"sparsity {search.sparsity}; expected at most {1 - search.sparsity:g}."
-        )
-    return faults
-
-
 def check_data(data: DataSpec) -> list[str]:
     """Return every fault of a data choice that can be seen without opening it."""
     faults: list[str] = []
@@ -256,8 +203,10 @@ def check_find(spec: FindSpec) -> None:
             "because one run has no spread to judge by."
         )
     for control in spec.controls:
-        if control not in CONTROLS:
-            faults.append(unknown_name_message("control", control, CONTROLS))
+        try:
+            parse_control(control)
+        except ValueError as fault:
+            faults.append(str(fault))
     if spec.device not in DEVICES:
         faults.append(unknown_name_message("--device", spec.device, DEVICES))
     if spec.threads < 1:

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ticketry.controls import describe_control
 from ticketry.plan import FORWARD_SHARE, Plan
-from ticketry.records import Arm, describe_control
+from ticketry.records import Arm
 from ticketry.store import Store
 from ticketry.verdict import Verdict
 
@@ -84,7 +85,7 @@ def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict
     Args:
         plan: a plan with a search.
         store: its outputs.
-        method: ``method``, ``source`` and ``criterion``.
+        method: the search spec as JSON values.
     """
     assert plan.search is not None
     levels = []
@@ -102,7 +103,8 @@ def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict
     return {
         "method": method["method"],
         "from": method["source"],
-        "criterion": method["criterion"],
+        **{name: method[name] for name in ("criterion", "pattern", "allocation", "rewind")},
+        "rewind_step": method["rewind_step"],
         "levels": levels,
         "cost_dense_equivalents": round(search_cost(plan, store), 4),
     }
@@ -115,13 +117,15 @@ def search_cost(plan: Plan, store: Store) -> float:
     pass is a third of a forward and a backward pass.
     """
     assert plan.search is not None
-    spent = 0.0
-    for step in plan.search.level_steps:
-        record = store.record(step.key)
-        # The evaluation's tokens are in proportion to its examples.
-        per_example = record["train_tokens"] / record["train_examples"]
-        spent += record["train_tokens"] + step.eval_passes * per_example * FORWARD_SHARE
     dense = store.record(plan.verification.dense[0].key)
+    # Tokens of evaluation and calibration are in proportion to their examples.
+    per_example = dense["train_tokens"] / dense["train_examples"]
+    spent = 0.0
+    for step in plan.search.steps:
+        record = store.record(step.key)
+        spent += record.get("train_tokens", 0)
+        spent += record.get("calibration_examples", 0) * per_example
+        spent += step.eval_passes * per_example * FORWARD_SHARE
     return float(spent / dense["train_tokens"])
 
 

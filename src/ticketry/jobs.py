@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
@@ -11,23 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import FindSpec, search_seed, verification_seeds
-from ticketry.core.allocation import layer_floors
 from ticketry.errors import ConfigError, RunError
 from ticketry.evidence import search_evidence
 from ticketry.execute import Events, execute
-from ticketry.files import read_json, write_json
+from ticketry.files import read_json, sha256_bytes, write_json
+from ticketry.models.weights import base_part
 from ticketry.options import build_find_spec, recipe_options
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
 from ticketry.plan import Plan, estimate_seconds
+from ticketry.pruning import Rule, check_rule
 from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
 from ticketry.runs import PLAN_FILE, TICKET_FOLDER, check_run, is_finished, open_run
 from ticketry.scene import Scene, prepare
-from ticketry.search import plan_search
-from ticketry.steps import given_mask_key, put_given_mask
+from ticketry.search import Search, plan_search
+from ticketry.steps import (
+    WEIGHTS_FILE,
+    given_mask_key,
+    given_weights_key,
+    put_given_mask,
+    put_given_weights,
+)
 from ticketry.store import Store
-from ticketry.ticket import Ticket
-from ticketry.verification import plan_verification
+from ticketry.ticket import Rewind, Ticket
+from ticketry.verification import Start, plan_verification
+from ticketry.weightsfile import dump_weights, load_weights
 
 Say = Callable[[str], None]
 
@@ -89,13 +98,19 @@ def run_find(spec: FindSpec, place: Place) -> Result:
     if (kept := _finished(place, run)) is not None:
         return kept
     scene = _prepare(spec, place)
-    # A floor that no selection can meet is said now, not after the trainings.
-    keeps = round((1.0 - spec.search.sparsity) * scene.prunable)
-    layer_floors(scene.shapes, keeps, spec.search.min_layer_density)
+    # What no selection can do is said now, not after the trainings.
+    density = 1.0 - spec.search.sparsity
+    check_rule(Rule.of(spec.search), scene.shapes, density, scene.units, scene.input_axes)
     search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
-    verification = plan_verification(
+    start = Start(
         search.mask_key,
         spec.search.sparsity,
+        spec.search.pattern,
+        search.weights_key,
+        search.rewind_step if search.weights_key else 0,
+    )
+    verification = plan_verification(
+        start,
         scene.recipe,
         verification_seeds(spec.seed, spec.replicates),
         spec.controls,
@@ -117,10 +132,10 @@ def run_find(spec: FindSpec, place: Place) -> Result:
             place.outputs,
             mask,
             search=search_evidence(plan, place.outputs, asdict(spec.search)),
-            search_seeds=[search_seed(spec.seed)] if search.level_steps else [],
+            search_seeds=search.seeds,
             command=find_command(spec, place.out),
         )
-        ticket = Ticket(mask, scene.base, run, evidence)
+        ticket = Ticket(mask, scene.base, run, evidence, _rewind(search, place.outputs))
         _keep(ticket, plan, scene, place, wall_s, spec.keep_model)
     return Result(ticket, priced, place.out)
 
@@ -141,8 +156,7 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
         return kept
     scene = _prepare(spec, place, ticket)
     verification = plan_verification(
-        given_mask_key(ticket.mask),
-        ticket.sparsity,
+        _given_start(ticket),
         scene.recipe,
         seeds,
         spec.controls,
@@ -156,7 +170,7 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
     if place.plan_only:
         return Result(None, priced, place.out)
     with open_run(place.out, run):
-        put_given_mask(place.outputs, ticket.mask)
+        _put_given(ticket, place.outputs)
         wall_s = _execute(plan, priced, scene, place)
         evidence = judge_run(
             plan,
@@ -167,7 +181,7 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
             search_seeds=used,
             command=verify_command(spec, place.out),
         )
-        verified = Ticket(ticket.mask, ticket.base, ticket.spec, evidence)
+        verified = dataclasses.replace(ticket, evidence=evidence)
         _keep(verified, plan, scene, place, wall_s, spec.keep_model)
     return Result(verified, priced, place.out)
 
@@ -184,8 +198,7 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
     check_run(work, run)
     scene = _prepare(spec, place, ticket)
     verification = plan_verification(
-        given_mask_key(ticket.mask),
-        ticket.sparsity,
+        _given_start(ticket),
         scene.recipe,
         verification_seeds(spec.seed, 1),
         (),
@@ -197,13 +210,36 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
     workers = 1 if place.workers is None else min(place.workers, 1)
     store = Store(work / "store")
     with open_run(work, run):
-        put_given_mask(store, ticket.mask)
+        _put_given(ticket, store)
         store.write_data(scene.context.data_sha256, scene.data.to_json())
         execute([step], scene.context, store, workers=workers, events=place.events)
         write_model(store, step.key, place.out)
         record = store.record(step.key)
     shutil.rmtree(work, ignore_errors=True)
     return {name: value for name, value in record.items() if name != "predictions"}
+
+
+def _rewind(search: Search, store: Store) -> Rewind | None:
+    """Return the weights that a search left for its ticket to start from."""
+    if search.weights_key is None:
+        return None
+    weights = base_part(load_weights(store.read(search.weights_key, WEIGHTS_FILE)))
+    return Rewind(weights, search.rewind_step)
+
+
+def _given_start(ticket: Ticket) -> Start:
+    """Return what a ticket that was brought along is trained from."""
+    pattern = str(ticket.spec.get("search", {}).get("pattern", "unstructured"))
+    if ticket.rewind is None:
+        return Start(given_mask_key(ticket.mask), ticket.sparsity, pattern)
+    key = given_weights_key(dump_weights(ticket.rewind.weights))
+    return Start(given_mask_key(ticket.mask), ticket.sparsity, pattern, key, ticket.rewind.step)
+
+
+def _put_given(ticket: Ticket, store: Store) -> None:
+    put_given_mask(store, ticket.mask)
+    if ticket.rewind is not None:
+        put_given_weights(store, dump_weights(ticket.rewind.weights))
 
 
 def _finished(place: Place, run: Mapping[str, Any]) -> Result | None:
@@ -229,14 +265,25 @@ def _prepare(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scen
         threads=spec.threads,
         say=place.say,
         ticket=ticket,
+        pattern=spec.search.pattern,
     )
 
 
 def _find_title(spec: FindSpec, sparsities: tuple[float, ...], scene: Scene) -> str:
-    if spec.search.method == "imp":
+    search = spec.search
+    if search.method == "imp":
         how = f"imp with {len(sparsities)} level{'s' if len(sparsities) > 1 else ''}"
     else:
-        how = f"one-shot from {spec.search.source}"
+        how = search.method + (f" from {search.source}" if search.method == "one-shot" else "")
+    if search.criterion != "magnitude":
+        how += f", criterion {search.criterion}"
+    if search.pattern != "unstructured":
+        how += f", pattern {search.pattern}"
+    if search.allocation != "global":
+        how += f", allocation {search.allocation}"
+    if search.rewind != "pretrained":
+        how += f", rewind {search.rewind}"
+        how += f" {search.rewind_step}" if search.rewind_step else ""
     return (
         f"find a ticket at {spec.search.sparsity:.1%} sparsity by {how}, and verify it, "
         f"in {spec.model} on {scene.data.name}"
@@ -318,7 +365,10 @@ def _spec_for(ticket: Ticket, options: Mapping[str, Any]) -> FindSpec:
 
 def _given_run(spec: FindSpec, ticket: Ticket, kind: str) -> dict[str, Any]:
     """Return what decides the result of a run on a ticket that was brought along."""
-    return {**spec.to_json(), "kind": kind, "mask_digest": ticket.mask.digest()}
+    given: dict[str, Any] = {"kind": kind, "mask_digest": ticket.mask.digest()}
+    if ticket.rewind is not None:
+        given["rewind_sha256"] = sha256_bytes(dump_weights(ticket.rewind.weights))
+    return {**spec.to_json(), **given}
 
 
 def _search_seeds(ticket: Ticket) -> list[int]:

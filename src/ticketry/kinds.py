@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ticketry.arms import arm_course, arm_mask
 from ticketry.bench import Bench
 from ticketry.config import Recipe, derive_seed
 from ticketry.files import pretty_json
-from ticketry.steps import MODEL_PREFIX, Output, Step, mask_output
+from ticketry.pruning import Rule, choose, score_and_choose
+from ticketry.steps import MODEL_PREFIX, WEIGHTS_FILE, Output, Step, mask_output
 from ticketry.store import RECORD
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ticketry.companions import Companion
     from ticketry.core.mask import Mask
+    from ticketry.course import Course
 
 Progress = Callable[[int, int], None]
 
@@ -38,9 +44,17 @@ def run_step(step: Step, bench: Bench, progress: Progress) -> None:
 
 
 def _train(
-    step: Step, bench: Bench, progress: Progress, mask: Mask | None, recipe: Recipe
+    step: Step,
+    bench: Bench,
+    progress: Progress,
+    mask: Mask | None,
+    recipe: Recipe,
+    *,
+    course: Course | None = None,
+    companions: Sequence[Companion] = (),
 ) -> tuple[Any, dict[str, Any]]:
-    """Fine-tune from θ0 under ``mask``; return the outcome and the record's common part."""
+    """Fine-tune under ``mask``; return the outcome and the record's common part."""
+    from ticketry.course import WHOLE
     from ticketry.training import train
 
     scratch = bench.store.scratch(step.key)
@@ -52,6 +66,8 @@ def _train(
         device=bench.context.device,
         progress=progress,
         checkpoint=scratch,
+        course=course or WHOLE,
+        companions=companions,
     )
     for warning in outcome.warnings:  # no part of the record, which must be the same each time
         print(f"note: {step.name}: {warning}", file=sys.stderr)
@@ -64,45 +80,127 @@ def _train(
 
 
 def _run_level(step: Step, bench: Bench, progress: Progress) -> Output:
-    """A round of IMP: train m⊙θ0, prune the smallest |w|, keep only the mask (rewind to θ0)."""
-    from ticketry.core.select import select_global
-    from ticketry.maskfile import dump_mask
-    from ticketry.models.loading import canonical_parameters
+    """A round: train under the mask so far, prune, keep the mask and what to start from next."""
+    from ticketry.companions import Capture, Movement
+    from ticketry.models.weights import take_weights
+    from ticketry.weightsfile import dump_weights
 
+    rule = Rule.from_json(step.params["rule"])
+    level = step.params["level"]
+    rewind = step.params["rewind"]
     before = bench.mask_of(step.needs[0]) if step.needs else None
-    outcome, record = _train(step, bench, progress, before, bench.recipe)
+    capture = Capture(step.params["rewind_step"]) if rewind == "step" and level == 1 else None
+    movement = Movement(bench.context.scope) if rule.criterion == "movement" else None
+    outcome, record = _train(
+        step,
+        bench,
+        progress,
+        before,
+        bench.recipe,
+        course=_level_course(step, bench),
+        companions=[companion for companion in (capture, movement) if companion is not None],
+    )
     evaluation = bench.workload.evaluate(outcome.model, "validation")
-    parameters = canonical_parameters(outcome.model)
-    mask = select_global(
-        {name: parameters[name].detach().cpu() for name in bench.context.scope},
+    chosen = score_and_choose(
+        rule,
+        bench,
+        outcome.model,
         step.params["density"],
         within=before,
-        criterion=step.params["criterion"],
-        min_layer_density=step.params["min_layer_density"],
+        seed=step.params["seed"],
+        movement=None if movement is None else movement.sums,
+        progress=progress,
     )
-    record |= {"level": step.params["level"], "validation_score": evaluation.score}
-    return mask_output(mask, record, dump_mask(mask))
+    record |= {
+        "level": level,
+        "validation_score": evaluation.score,
+        "calibration_examples": chosen.calibration_examples,
+    }
+    files = {}
+    if capture is not None:
+        files[WEIGHTS_FILE] = dump_weights(capture.weights)
+    elif rewind in ("lr", "none"):
+        files[WEIGHTS_FILE] = dump_weights(take_weights(outcome.model))
+    return mask_output(chosen.mask, record, files)
+
+
+def _level_course(step: Step, bench: Bench) -> Course:
+    """Return where a round starts: θ0, the point to rewind to, or where the last one ended."""
+    from ticketry.course import WHOLE, Course
+
+    rewind, level = step.params["rewind"], step.params["level"]
+    rounds = step.params["rounds"] if rewind == "none" else 1
+    if level == 1:
+        return Course(rounds=rounds)
+    if rewind == "pretrained":
+        return WHOLE
+    if rewind == "step":
+        weights = bench.weights_of(step.needs[1])
+        return Course(weights=weights, first_step=step.params["rewind_step"])
+    weights = bench.weights_of(step.needs[0])
+    return Course(
+        weights=weights, rounds_before=level - 1 if rewind == "none" else 0, rounds=rounds
+    )
 
 
 def _run_theta0(step: Step, bench: Bench, progress: Progress) -> Output:
-    """One-shot on the pre-trained weights: no training at all."""
-    from ticketry.core.select import select_global
-    from ticketry.maskfile import dump_mask
-
-    mask = select_global(
-        bench.pretrained,
-        step.params["density"],
-        criterion=step.params["criterion"],
-        min_layer_density=step.params["min_layer_density"],
-    )
+    """One-shot on the pre-trained weights: no training, but gradients for some criteria."""
+    rule = Rule.from_json(step.params["rule"])
+    seed, density = step.params.get("seed", 0), step.params["density"]
+    record: dict[str, Any] = {}
+    if rule.calibration_batches:
+        model = bench.workload.build(derive_seed(seed, "head"), bench.context.device)
+        chosen = score_and_choose(
+            rule, bench, model, density, within=None, seed=seed, progress=progress
+        )
+        record = {"seed": seed, "calibration_examples": chosen.calibration_examples}
+        mask = chosen.mask
+    else:
+        mask = choose(rule, bench, bench.pretrained, density, within=None, seed=seed)
     progress(1, 1)
-    return mask_output(mask, {}, dump_mask(mask))
+    return mask_output(mask, record)
+
+
+def _run_gradual(step: Step, bench: Bench, progress: Progress) -> Output:
+    """Prune along a cubic schedule within one training; keep the mask, and the weights if asked."""
+    from ticketry.companions import GradualPruning, Movement
+    from ticketry.models.weights import take_weights
+    from ticketry.weightsfile import dump_weights
+
+    rule = Rule.from_json(step.params["rule"])
+    movement = Movement(bench.context.scope) if rule.criterion == "movement" else None
+
+    def shrink(weights: Mapping[str, Tensor], density: float, within: Mask) -> Mask:
+        sums = None
+        if movement is not None:
+            sums = {"movement": {name: tensor.cpu() for name, tensor in movement.sums.items()}}
+        seed = step.params["seed"]
+        return choose(rule, bench, weights, density, within=within, seed=seed, statistics=sums)
+
+    pruning = GradualPruning(
+        bench.context.scope,
+        1.0 - step.params["density"],
+        start=step.params["start"],
+        end=step.params["end"],
+        updates=step.params["updates"],
+        choose=shrink,
+    )
+    companions = [pruning] if movement is None else [movement, pruning]
+    outcome, record = _train(step, bench, progress, None, bench.recipe, companions=companions)
+    mask = pruning.finish()
+    evaluation = bench.workload.evaluate(outcome.model, "validation")
+    record |= {"level": 1, "validation_score": evaluation.score}
+    files = {}
+    if step.params["keep_weights"]:
+        files[WEIGHTS_FILE] = dump_weights(take_weights(outcome.model))
+    return mask_output(mask, record, files)
 
 
 def _run_replicate(step: Step, bench: Bench, progress: Progress) -> Output:
     """A fine-tuning of one arm, read on validation and test."""
-    mask = _arm_mask(step, bench)
-    outcome, record = _train(step, bench, progress, mask, bench.recipe)
+    mask = arm_mask(step, bench)
+    course = arm_course(step, bench, mask)
+    outcome, record = _train(step, bench, progress, mask, bench.recipe, course=course)
     validation = bench.workload.evaluate(outcome.model, "validation")
     test = bench.workload.evaluate(outcome.model, "test")
     record |= {
@@ -118,25 +216,6 @@ def _run_replicate(step: Step, bench: Bench, progress: Progress) -> Output:
     return Output(record, files)
 
 
-def _arm_mask(step: Step, bench: Bench) -> Mask | None:
-    """Return the mask of a replicate's arm; random ones are drawn from the replicate's seed."""
-    import torch
-
-    from ticketry.core.select import random_global, random_layerwise
-
-    rule = step.params["mask"]
-    if rule == "none":
-        return None
-    ticket = bench.mask_of(step.needs[0])
-    if rule == "given":
-        return ticket
-    generator = torch.Generator().manual_seed(derive_seed(step.params["seed"], rule))
-    if rule == "random-layerwise":
-        return random_layerwise(ticket, generator)
-    shapes = {name: ticket.shape(name) for name in ticket}
-    return random_global(shapes, ticket.density, generator)
-
-
 def _run_half_budget(step: Step, bench: Bench, progress: Progress) -> Output:
     """Dense with half the budget and its own full decay; read on validation only."""
     recipe = dataclasses.replace(bench.recipe, epochs=bench.recipe.epochs / 2)
@@ -148,6 +227,7 @@ def _run_half_budget(step: Step, bench: Bench, progress: Progress) -> Output:
 KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "level": _run_level,
     "theta0-mask": _run_theta0,
+    "gradual": _run_gradual,
     "replicate": _run_replicate,
     "half-budget": _run_half_budget,
 }

@@ -12,23 +12,15 @@ from ticketry.config import (
     DataSpec,
     FindSpec,
     Recipe,
-    SearchSpec,
     check_find,
 )
 from ticketry.errors import ConfigError, nearest, unknown_name_message
+from ticketry.searchspec import N_OF_M, SearchSpec
 
 PACKAGED_MODEL = "minilm"
 
 _DATA = ("task", "data", "text_column", "text_pair_column", "label_column", "test_data")
-_SEARCH = {
-    "sparsity": "sparsity",
-    "method": "method",
-    "source": "source",
-    "levels": "levels",
-    "rate": "rate",
-    "rate_of": "rate_of",
-    "min_layer_density": "min_layer_density",
-}
+_SEARCH = tuple(field.name for field in dataclasses.fields(SearchSpec))
 _RECIPE = {
     "epochs": "epochs",
     "learning_rate": "learning_rate",
@@ -66,6 +58,65 @@ def recipe_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {"recipe": recipe.get("name"), **named}
 
 
+def build_search(options: Mapping[str, Any], faults: list[str]) -> SearchSpec:
+    """Return the search; a grid and an N:M pattern give the sparsity where none was given."""
+    given = {name: options[name] for name in _SEARCH if options.get(name) is not None}
+    if "grid" in given:
+        given["grid"] = _numbers(given["grid"], faults)
+    if "layer_densities" in given:
+        given["layer_densities"] = _densities(given["layer_densities"], faults)
+    if "sparsity" not in given:
+        group = N_OF_M.match(str(given.get("pattern", "")))
+        if given.get("grid"):
+            given["sparsity"] = given["grid"][-1]
+        elif group and int(group[1]) < int(group[2]):
+            given["sparsity"] = 1.0 - int(group[1]) / int(group[2])
+    return SearchSpec(**given)
+
+
+def _numbers(value: Any, faults: list[str]) -> tuple[float, ...]:
+    parts = value.split(",") if isinstance(value, str) else list(value)
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        faults.append(f"--grid is {value!r}; expected numbers such as 0.2,0.36,0.488.")
+        return ()
+
+
+def _densities(value: Any, faults: list[str]) -> tuple[tuple[str, float], ...]:
+    """Read ``PATTERN=DENSITY,…``, a YAML file of them, or a mapping."""
+    pairs: Any = value
+    if isinstance(value, str):
+        if Path(value).is_file():
+            pairs = _density_file(Path(value), faults)
+        else:
+            pairs = dict(part.rpartition("=")[::2] for part in value.split(","))
+    if not isinstance(pairs, Mapping):
+        pairs = dict(pairs) if isinstance(pairs, list | tuple) else {"": value}
+    found = []
+    for name, density in pairs.items():
+        try:
+            if not str(name).strip():
+                raise ValueError
+            found.append((str(name).strip(), float(density)))
+        except (TypeError, ValueError):
+            faults.append(
+                f"--layer-densities has {name!r}: {density!r}; expected PATTERN=DENSITY, such as "
+                "'encoder.layer.0.*=0.8,*=0.5', or a YAML file of them."
+            )
+    return tuple(found)
+
+
+def _density_file(path: Path, faults: list[str]) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        faults.append(f"--layer-densities {path} is not YAML: {' '.join(str(error).split())}.")
+        return {}
+
+
 def build_data(options: Mapping[str, Any]) -> DataSpec:
     """Return the data choice."""
     chosen: dict[str, Any] = {name: options.get(name) for name in _DATA}
@@ -86,13 +137,7 @@ def build_find_spec(options: Mapping[str, Any]) -> FindSpec:
     if faults:
         raise ConfigError(faults)
     recipe = build_recipe(options, faults)
-    search = SearchSpec(
-        **{
-            field: options[option]
-            for option, field in _SEARCH.items()
-            if options.get(option) is not None
-        }
-    )
+    search = build_search(options, faults)
     run = {name: options[name] for name in _RUN if options.get(name) is not None}
     run["model"] = run.get("model", "")
     for name in ("scope", "controls"):
@@ -129,9 +174,20 @@ def _python_name(option: str) -> str:
     return "source" if name == "from" else name
 
 
-_NUMBERS = {"sparsity", "rate", "min_layer_density", "epochs", "learning_rate"}
+_NUMBERS = {
+    "sparsity",
+    "rate",
+    "min_layer_density",
+    "gradual_start",
+    "gradual_end",
+    "epochs",
+    "learning_rate",
+}
 _COUNTS = {
     "levels",
+    "rewind_step",
+    "calibration_batches",
+    "gradual_updates",
     "batch_size",
     "max_length",
     "train_samples",
@@ -158,6 +214,9 @@ def check_types(options: Mapping[str, Any]) -> list[str]:
         elif name in ("scope", "controls"):
             if not isinstance(value, str | list | tuple):
                 faults.append(f"{shown} is {value!r}; expected names.")
+        elif name in ("grid", "layer_densities"):
+            if not isinstance(value, str | list | tuple | Mapping):
+                faults.append(f"{shown} is {value!r}; expected a list or text.")
         elif name == "keep_model":
             if not isinstance(value, bool):
                 faults.append(f"{shown} is {value!r}; expected true or false.")

@@ -57,6 +57,7 @@ class Plan:
                     "needs": list(step.needs),
                     "train_passes": step.train_passes,
                     "eval_passes": step.eval_passes,
+                    "calibration_passes": step.calibration_passes,
                     "dense_equivalents": round(dense_equivalents([step], self._dense_passes), 4),
                     "stored": store.has(step.key),
                 }
@@ -99,12 +100,14 @@ class Plan:
         lines = [f"Plan: {self.title}", f"  recipe    {self.recipe.describe()}"]
         for name, steps in rows:
             trainings = [step for step in steps if step.train_passes]
+            scoring = sum(step.calibration_passes for step in steps)
+            scored = f", {scoring:,} passes to score weights" if scoring else ""
             if not trainings:
-                lines.append(f"  {name:<28} no training")
+                lines.append(f"  {name:<28} no training{scored}")
                 continue
             passes = f"{trainings[0].train_passes:,} passes"
             seeds = ", ".join(dict.fromkeys(str(step.params["seed"]) for step in trainings))
-            lines.append(f"  {name:<28} {len(trainings)} × {passes:<14} seeds {seeds}")
+            lines.append(f"  {name:<28} {len(trainings)} × {passes:<14} seeds {seeds}{scored}")
         about = "" if seconds is None else f", about {say_seconds(seconds)}"
         lines.append(
             f"  in all {cost['train_passes']:,} training and {cost['eval_passes']:,} evaluation "
@@ -127,7 +130,7 @@ def dense_equivalents(steps: Sequence[Step], dense_passes: int) -> float:
 
 def weight(step: Step) -> float:
     """Return a step's work in forward-and-backward passes."""
-    return step.train_passes + step.eval_passes * FORWARD_SHARE
+    return step.train_passes + step.calibration_passes + step.eval_passes * FORWARD_SHARE
 
 
 def estimate_seconds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,17 +69,3 @@ class Arm:
         if self.half_budget_validation:
             data["half_budget_validation_scores"] = list(self.half_budget_validation)
         return data
-
-
-def describe_control(name: str) -> str:
-    """Say what a control is, in one sentence."""
-    return CONTROL_DESCRIPTIONS.get(name, name)
-
-
-CONTROL_DESCRIPTIONS: Mapping[str, str] = {
-    "random-layerwise": "random choice within each layer at the ticket's own layer sparsities, "
-    "a new mask for each replicate",
-    "random": "random choice over all prunable weights at the ticket's sparsity, "
-    "a new mask for each replicate",
-    "oneshot-theta0": "largest pre-trained weights at the ticket's sparsity, with no training",
-}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import RECIPES, DataSpec, FindSpec
+from ticketry.searchspec import SearchSpec
 
 _RECIPE_FLAGS = {
     "--epochs": "epochs",
@@ -16,6 +17,23 @@ _RECIPE_FLAGS = {
     "--train-samples": "train_samples",
     "--dtype": "dtype",
 }
+
+
+_SEARCH_FLAGS = (
+    "grid",
+    "rewind",
+    "rewind_step",
+    "start",
+    "criterion",
+    "pattern",
+    "allocation",
+    "layer_densities",
+    "min_layer_density",
+    "calibration_batches",
+    "gradual_start",
+    "gradual_end",
+    "gradual_updates",
+)
 
 
 def data_flags(data: DataSpec) -> list[str]:
@@ -68,11 +86,25 @@ def find_command(spec: FindSpec, out: Path) -> str:
         parts.append(f"--levels {search.levels}")
     if search.rate is not None:
         parts.append(f"--rate {_plain(search.rate)} --rate-of {search.rate_of}")
-    if search.min_layer_density:
-        parts.append(f"--min-layer-density {_plain(search.min_layer_density)}")
+    parts += _search_flags(search)
     if spec.scope != ("encoder",):
         parts += [f"--scope {shlex.quote(name)}" for name in spec.scope]
     return " ".join([*parts, *shared_flags(spec), f"--out {shlex.quote(str(out))}"])
+
+
+def _search_flags(search: SearchSpec) -> list[str]:
+    """Return the search's options that are not at their default."""
+    parts = []
+    for name in _SEARCH_FLAGS:
+        value = getattr(search, name)
+        if value == getattr(SearchSpec(), name):
+            continue
+        if name == "layer_densities":
+            value = ",".join(f"{pattern}={_plain(density)}" for pattern, density in value)
+        elif name == "grid":
+            value = ",".join(_plain(level) for level in value)
+        parts.append(f"--{name.replace('_', '-')} {shlex.quote(_plain(value))}")
+    return parts
 
 
 def verify_command(spec: FindSpec, out: Path) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 import transformers
 
+from ticketry.bench import axes_for, units_for
 from ticketry.config import DataSpec, Recipe, fingerprint
+from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.search import Sizes
 from ticketry.steps import Context
@@ -33,6 +35,8 @@ class Scene:
         inputs: files whose change makes a finished run stale.
         shapes: of the tensors in scope, by canonical name.
         notes: what the user is told before the run.
+        units: the heads or neurons in scope, for a pattern of these.
+        input_axes: of the tensors in scope, for a pattern that looks at them.
     """
 
     base: Base
@@ -42,6 +46,8 @@ class Scene:
     inputs: Sequence[Path]
     shapes: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    units: tuple[Unit, ...] | None = None
+    input_axes: Mapping[str, int] | None = None
 
     @property
     def context_key(self) -> str:
@@ -91,6 +97,7 @@ def prepare(
     threads: int,
     say: Callable[[str], None],
     ticket: Ticket | None = None,
+    pattern: str = "unstructured",
 ) -> Scene:
     """Load, check and identify the base model and the data.
 
@@ -104,6 +111,7 @@ def prepare(
         threads: torch threads of one training.
         say: given a line about each download.
         ticket: refuse a base that is not this ticket's.
+        pattern: of heads or neurons: the scope is narrowed to the tensors that these lie in.
 
     Raises:
         InputError: the model or the data cannot be used, or the device is absent.
@@ -158,6 +166,14 @@ def prepare(
     tensors = canonical_tensors(backbone)
     hashes = tensor_hashes(tensors)
     names = tuple(ticket.mask) if ticket is not None else prunable(backbone, scope)
+    units = units_for(backbone, pattern, names)
+    if units is not None and ticket is None:
+        lie_in = {part.tensor for unit in units for part in unit.parts}
+        if left := len(names) - len(lie_in):
+            notes.append(
+                f"{left} of {len(names)} tensors in scope hold no {pattern}s; they stay dense"
+            )
+        names = tuple(name for name in names if name in lie_in)
     base = Base(
         name=model,
         revision=reference.revision,
@@ -185,6 +201,8 @@ def prepare(
         inputs=[*source_files(reference), *_data_files(data_spec)],
         shapes={name: tuple(tensors[name].shape) for name in names},
         notes=tuple(notes),
+        units=units,
+        input_axes=axes_for(backbone, pattern, names),
     )
 
 

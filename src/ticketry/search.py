@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ticketry.config import Recipe, SearchSpec, search_seed
-from ticketry.core.schedule import sparsity_levels
+from ticketry.config import Recipe, search_seed
+from ticketry.core.schedule import grid_levels, sparsity_levels
+from ticketry.errors import ConfigError
+from ticketry.pruning import Rule
+from ticketry.searchspec import (
+    CALIBRATED,
+    PASSES,
+    SYNFLOW_EXAMPLES,
+    SYNFLOW_ROUNDS,
+    SearchSpec,
+)
 from ticketry.steps import Step
 
 DEFAULT_RATE = 0.2
@@ -29,22 +40,35 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Search:
-    """The steps of a search, and the key of the step that leaves the final mask."""
+    """The steps of a search.
+
+    Attributes:
+        steps: in order.
+        mask_key: the step that leaves the final mask.
+        sparsities: after each round.
+        weights_key: the step that leaves the weights the ticket starts from; None for θ0.
+        rewind_step: where in the schedule the ticket starts.
+    """
 
     steps: tuple[Step, ...]
     mask_key: str
     sparsities: tuple[float, ...]
+    weights_key: str | None = None
+    rewind_step: int = 0
 
     @property
-    def level_steps(self) -> tuple[Step, ...]:
-        """The steps that are rounds with a training."""
-        return tuple(step for step in self.steps if step.kind == "level")
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that the search draws from; replicates must not use them."""
+        seeds = [step.params["seed"] for step in self.steps if "seed" in step.params]
+        return tuple(dict.fromkeys(seeds))
 
 
 def search_levels(search: SearchSpec) -> tuple[float, ...]:
     """Return the sparsity after each round; the last is exactly the one asked for."""
-    if search.method == "one-shot":
+    if search.method != "imp":
         return (search.sparsity,)
+    if search.grid is not None:
+        return grid_levels(search.grid)
     if search.levels is None and search.rate is None:
         return sparsity_levels(search.sparsity, rate=DEFAULT_RATE)
     return sparsity_levels(
@@ -57,57 +81,136 @@ def plan_search(
 ) -> Search:
     """Lay out a search as steps.
 
-    Every round trains from θ0 (true rewind) with the search's own seed, prunes the smallest
-    weights of what it kept so far, and leaves only a mask.
-
     Args:
-        search: method, source of the scores and levels.
+        search: method, criterion, pattern, allocation, rewinding and levels.
         recipe: how a round is trained.
         seed: the run's seed.
         sizes: examples per split.
         context_key: the fingerprint of the run's context.
     Returns:
-        The steps in order, and which one leaves the mask.
-    Source: Chen et al. 2020, arXiv 2007.12223, Algorithm 1 (rewinding to θ0); one-shot on θ0 is
-        "essential sparsity", Jaiswal et al. 2023, arXiv 2306.03805.
+        The steps in order, and which ones leave the mask and the weights to start from.
+
+    Raises:
+        ConfigError: a rewind step that lies beyond a training.
+
+    Source: Chen et al. 2020, arXiv 2007.12223, Algorithm 1 (rewinding to θ0); Frankle et al. 2019,
+        arXiv 1903.01611 (to step k); Renda et al. 2020, arXiv 2003.02389 (learning-rate rewinding);
+        Zhu & Gupta 2017, arXiv 1710.01878 (gradual); one-shot on θ0 is "essential sparsity",
+        Jaiswal et al. 2023, arXiv 2306.03805.
     """
-    shared: dict[str, float | str] = {
-        "criterion": search.criterion,
-        "min_layer_density": search.min_layer_density,
-    }
-    if search.method == "one-shot" and search.source == "theta0":
-        step = theta0_step(search.sparsity, shared, context_key)
+    shared: dict[str, Any] = {"seed": search_seed(seed), "rule": Rule.of(search).to_json()}
+    calibration = _calibration_passes(search, recipe, sizes)
+    if not search.trains:
+        if not (calibration or search.criterion == "random"):
+            del shared["seed"]  # nothing is drawn: the mask is the same for every seed
+        step = theta0_step(search.sparsity, shared, context_key, calibration)
         return Search((step,), step.key, (search.sparsity,))
+    if search.method == "gradual":
+        return _gradual(search, recipe, sizes, shared, context_key)
+    steps_each = sizes.passes(recipe) // min(recipe.batch_size, sizes.train)
+    if search.rewind_step is not None and search.rewind_step >= steps_each:
+        raise ConfigError(
+            f"--rewind-step is {search.rewind_step}, but a training has {steps_each} steps; "
+            "expected fewer, so that something is left to train."
+        )
+    return _rounds(search, recipe, sizes, shared, context_key, calibration)
+
+
+def _rounds(
+    search: SearchSpec,
+    recipe: Recipe,
+    sizes: Sizes,
+    shared: Mapping[str, Any],
+    context_key: str,
+    calibration: int,
+) -> Search:
+    """Rounds of training and pruning; the first is dense."""
     levels = search_levels(search)
+    first_step = search.rewind_step or 0
+    batch = min(recipe.batch_size, sizes.train)
     steps: list[Step] = []
     for level, sparsity in enumerate(levels, start=1):
-        params = {
-            "seed": search_seed(seed),
+        needs: tuple[str, ...] = (steps[-1].key,) if steps else ()
+        if search.rewind == "step" and steps:
+            needs = (steps[-1].key, steps[0].key)
+        params: dict[str, Any] = {
+            **shared,
             "level": level,
             "density": 1.0 - sparsity,
-            **shared,
+            "rewind": search.rewind,
         }
+        if search.rewind == "step":
+            params["rewind_step"] = first_step
+        elif search.rewind == "none":
+            params["rounds"] = len(levels)
+        skipped = first_step * batch if level > 1 else 0
         steps.append(
             Step(
                 name=f"search level {level} of {len(levels)}, to {sparsity:.1%} sparsity",
                 kind="level",
                 params=params,
                 context_key=context_key,
-                needs=(steps[-1].key,) if steps else (),
-                train_passes=sizes.passes(recipe),
+                needs=needs,
+                train_passes=sizes.passes(recipe) - skipped,
                 eval_passes=sizes.validation,
+                calibration_passes=calibration,
                 searching=True,
             )
         )
-    return Search(tuple(steps), steps[-1].key, levels)
+    weights = None
+    if search.starts_rewound:
+        weights = steps[0 if search.rewind == "step" else -1].key
+    return Search(tuple(steps), steps[-1].key, levels, weights, first_step)
 
 
-def theta0_step(sparsity: float, shared: dict[str, float | str], context_key: str) -> Step:
+def _gradual(
+    search: SearchSpec,
+    recipe: Recipe,
+    sizes: Sizes,
+    shared: Mapping[str, Any],
+    context_key: str,
+) -> Search:
+    """One training that prunes on its way."""
+    step = Step(
+        name=f"gradual search, to {search.sparsity:.1%} sparsity",
+        kind="gradual",
+        params={
+            **shared,
+            "density": 1.0 - search.sparsity,
+            "start": search.gradual_start,
+            "end": search.gradual_end,
+            "updates": search.gradual_updates,
+            "keep_weights": search.starts_rewound,
+        },
+        context_key=context_key,
+        train_passes=sizes.passes(recipe),
+        eval_passes=sizes.validation,
+        searching=True,
+    )
+    weights = step.key if search.starts_rewound else None
+    return Search((step,), step.key, (search.sparsity,), weights)
+
+
+def _calibration_passes(search: SearchSpec, recipe: Recipe, sizes: Sizes) -> int:
+    """Return the examples seen forward and backward to score weights once."""
+    if search.criterion not in CALIBRATED:
+        return 0
+    batch = min(recipe.batch_size, sizes.train)
+    if search.criterion == "synflow":
+        return SYNFLOW_ROUNDS * min(SYNFLOW_EXAMPLES, batch)
+    batches = min(search.calibration_batches, sizes.passes(recipe) // batch)
+    return batches * batch * PASSES[search.criterion]
+
+
+def theta0_step(
+    sparsity: float, shared: Mapping[str, Any], context_key: str, calibration: int = 0
+) -> Step:
     """Return the step that prunes the pre-trained weights with no training."""
     return Step(
         name=f"one-shot mask of θ0 at {sparsity:.1%} sparsity",
         kind="theta0-mask",
         params={"density": 1.0 - sparsity, **shared},
         context_key=context_key,
+        calibration_passes=calibration,
         searching=True,
     )

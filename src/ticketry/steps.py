@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from ticketry.config import fingerprint
 from ticketry.errors import StorageError
-from ticketry.files import pretty_json
+from ticketry.files import pretty_json, sha256_bytes
 from ticketry.store import RECORD, Store
 
 if TYPE_CHECKING:
     from ticketry.core.mask import Mask
 
-STEP_VERSION = 1
+STEP_VERSION = 2
 MASK_FILE = "mask.safetensors"
+WEIGHTS_FILE = "weights.safetensors"
 MODEL_PREFIX = "model/"
 
 
@@ -79,6 +80,7 @@ class Step:
         needs: keys of the steps whose outputs are read.
         train_passes: examples seen forward and backward.
         eval_passes: examples seen forward only.
+        calibration_passes: examples seen forward and backward to score weights.
         searching: whether its passes count as the search's cost.
     """
 
@@ -89,6 +91,7 @@ class Step:
     needs: tuple[str, ...] = ()
     train_passes: int = 0
     eval_passes: int = 0
+    calibration_passes: int = 0
     searching: bool = False
 
     @functools.cached_property
@@ -123,8 +126,12 @@ class Output:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def mask_output(mask: Mask, record: dict[str, Any], data: bytes) -> Output:
+def mask_output(
+    mask: Mask, record: dict[str, Any], files: Mapping[str, bytes] | None = None
+) -> Output:
     """Return the output of a step that leaves a mask: ``record`` and the mask's own facts."""
+    from ticketry.maskfile import dump_mask
+
     record |= {
         "kept": mask.kept,
         "prunable": mask.prunable,
@@ -132,7 +139,7 @@ def mask_output(mask: Mask, record: dict[str, Any], data: bytes) -> Output:
         "digest": mask.digest(),
         "empty_layers": list(mask.empty_layers()),
     }
-    return Output(record, {MASK_FILE: data})
+    return Output(record, {MASK_FILE: dump_mask(mask), **(files or {})})
 
 
 def given_mask_key(mask: Mask) -> str:
@@ -140,15 +147,29 @@ def given_mask_key(mask: Mask) -> str:
     return fingerprint({"version": STEP_VERSION, "kind": "given-mask", "digest": mask.digest()})
 
 
+def given_weights_key(data: bytes) -> str:
+    """Return the key under which weights that were brought along are stored."""
+    digest = sha256_bytes(data)
+    return fingerprint({"version": STEP_VERSION, "kind": "given-weights", "sha256": digest})
+
+
 def put_given_mask(store: Store, mask: Mask) -> None:
     """Store a mask that was brought along, as if a step had made it."""
-    from ticketry.maskfile import dump_mask
+    output = mask_output(mask, {})
+    _put(store, given_mask_key(mask), output.record, output.files, "given mask")
 
-    key = given_mask_key(mask)
+
+def put_given_weights(store: Store, data: bytes) -> None:
+    """Store weights that were brought along, as if a step had made them."""
+    _put(store, given_weights_key(data), {}, {WEIGHTS_FILE: data}, "given weights")
+
+
+def _put(
+    store: Store, key: str, record: Mapping[str, Any], files: Mapping[str, bytes], name: str
+) -> None:
     if (damage := store.check(key)) is not None and store.folder(key).exists():
         store.set_aside(damage)
-    output = mask_output(mask, {}, dump_mask(mask))
-    store.write(key, {RECORD: pretty_json(output.record), **output.files}, {"name": "given mask"})
+    store.write(key, {RECORD: pretty_json(dict(record)), **files}, {"name": name})
 
 
 def copy_model(store: Store, key: str) -> dict[str, bytes]:

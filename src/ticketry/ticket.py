@@ -20,7 +20,7 @@ from ticketry.files import pretty_json, replace_folder, sha256_bytes
 from ticketry.maskfile import dump_mask, is_pickle, load_mask
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ticketry.verdict import Verdict
 
@@ -55,6 +55,20 @@ class Base:
     total_parameters: int
 
 
+@dataclass(frozen=True, eq=False)
+class Rewind:
+    """Weights that a ticket starts from instead of the pre-trained ones.
+
+    Attributes:
+        weights: the base's tensors by canonical name; heads are drawn anew in every training.
+        step: optimizer steps of the schedule that they have behind them; 0 where the schedule
+            starts again.
+    """
+
+    weights: Mapping[str, Tensor]
+    step: int = 0
+
+
 @dataclass(frozen=True)
 class Ticket:
     """A mask over a base model, with what is known about it.
@@ -64,12 +78,14 @@ class Ticket:
         base: what the mask applies to.
         spec: how it was found (the find spec as JSON values).
         evidence: scores, controls and verdict; None for a candidate that was never verified.
+        rewind: weights to start from; None for the pre-trained ones.
     """
 
     mask: Mask
     base: Base
     spec: Mapping[str, Any] = field(default_factory=dict)
     evidence: Mapping[str, Any] | None = None
+    rewind: Rewind | None = None
 
     @property
     def verdict(self) -> Verdict | None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ticketry.config import Recipe
+from ticketry.controls import parse_control
+from ticketry.pruning import Rule
 from ticketry.records import Arm, Replicate
 from ticketry.search import Sizes, theta0_step
 from ticketry.steps import Step
@@ -30,9 +32,27 @@ class Verification:
         return (*self.mask_steps, *self.dense, *self.half_budget, *self.ticket, *controls)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a verification trains: the mask, and the weights it starts from.
+
+    Attributes:
+        mask_key: the step that left the ticket's mask.
+        sparsity: the ticket's, for the one-shot control.
+        pattern: of the mask; random controls keep to it.
+        weights_key: the step that left the weights the ticket carries; None for θ0.
+        rewind_step: optimizer steps of the schedule that those weights have behind them.
+    """
+
+    mask_key: str
+    sparsity: float
+    pattern: str = "unstructured"
+    weights_key: str | None = None
+    rewind_step: int = 0
+
+
 def plan_verification(
-    mask_key: str,
-    sparsity: float,
+    start: Start,
     recipe: Recipe,
     seeds: Sequence[int],
     controls: Sequence[str],
@@ -43,40 +63,47 @@ def plan_verification(
 ) -> Verification:
     """Lay out the verification of one mask as steps.
 
-    Dense, ticket and controls share seeds pairwise: the same head, data order and dropout.
+    Dense, ticket and controls share seeds pairwise: the same head, data order and dropout. A
+    ticket that was rewound to step k, and its controls, train the steps after it; dense trains all.
 
     Args:
-        mask_key: the step that leaves the ticket's mask.
-        sparsity: the ticket's, for the one-shot control.
+        start: the ticket.
         recipe: the one recipe of all arms.
         seeds: one per replicate, disjoint from the search's.
-        controls: names out of :data:`ticketry.config.CONTROLS`.
+        controls: as :func:`ticketry.controls.parse_control` reads them.
         sizes: examples per split.
         context_key: the fingerprint of the run's context.
         keep_model: keep the fine-tuned model of the ticket's first replicate.
     """
+    batch = min(recipe.batch_size, sizes.train)
 
-    def replicate(arm: str, seed: int, rule: str, needs: tuple[str, ...], keep: bool) -> Step:
-        params: dict[str, object] = {"seed": seed, "mask": rule}
-        if keep:
-            params["keep_model"] = True
-        return Step(
-            name=f"{arm}, seed {seed}",
-            kind="replicate",
-            params=params,
-            context_key=context_key,
-            needs=needs,
-            train_passes=sizes.passes(recipe),
-            eval_passes=sizes.validation + sizes.test,
-        )
+    def arm(
+        name: str, mask: str, needs: tuple[str, ...] = (), **params: object
+    ) -> tuple[Step, ...]:
+        skipped = start.rewind_step * batch if params.get("carried") else 0
+        steps = []
+        for number, seed in enumerate(seeds):
+            keep = {"keep_model": True} if keep_model and name == "ticket" and not number else {}
+            steps.append(
+                Step(
+                    name=f"{name}, seed {seed}",
+                    kind="replicate",
+                    params={"seed": seed, "mask": mask, **params, **keep},
+                    context_key=context_key,
+                    needs=needs,
+                    train_passes=sizes.passes(recipe) - skipped,
+                    eval_passes=sizes.validation + sizes.test,
+                )
+            )
+        return tuple(steps)
 
-    def arm(name: str, rule: str, needs: tuple[str, ...] = ()) -> tuple[Step, ...]:
-        keep = keep_model and name == "ticket"
-        return tuple(
-            replicate(name, seed, rule, needs, keep and number == 0)
-            for number, seed in enumerate(seeds)
-        )
-
+    carried: dict[str, object] = {}
+    needs: tuple[str, ...] = (start.mask_key,)
+    if start.weights_key is not None:
+        carried = {"carried": True}
+        needs = (start.mask_key, start.weights_key)
+        if start.rewind_step:
+            carried["first_step"] = start.rewind_step
     half = tuple(
         Step(
             name=f"dense at half the budget, seed {seed}",
@@ -90,18 +117,30 @@ def plan_verification(
     )
     mask_steps: list[Step] = []
     control_arms: dict[str, tuple[Step, ...]] = {}
-    for name in controls:
-        if name == "oneshot-theta0":
-            shared: dict[str, float | str] = {"criterion": "magnitude", "min_layer_density": 0.0}
-            step = dataclasses.replace(theta0_step(sparsity, shared, context_key), searching=False)
+    for text in controls:
+        control, amount = parse_control(text)
+        if control.name == "oneshot-theta0":
+            step = theta0_step(start.sparsity, {"rule": Rule().to_json()}, context_key)
+            step = dataclasses.replace(step, searching=False)
             mask_steps.append(step)
-            control_arms[name] = arm(name, "given", (step.key,))
-        else:
-            control_arms[name] = arm(name, name, (mask_key,))
+            control_arms[text] = arm(text, "given", (step.key,))
+            continue
+        params: dict[str, object] = {}
+        if control.weights not in ("start", "pretrained"):
+            params["weights"] = control.weights
+        if amount is not None:
+            params["amount"] = amount
+        if start.pattern != "unstructured" and control.mask in ("random", "random-layerwise"):
+            params["pattern"] = start.pattern
+        # A base that is drawn anew has no step of the schedule behind it.
+        from_start = {} if control.weights in ("reinit", "reinit-scope") else carried
+        control_arms[text] = arm(
+            text, control.mask, needs if from_start else needs[:1], **params, **from_start
+        )
     return Verification(
         dense=arm("dense", "none"),
         half_budget=half,
-        ticket=arm("ticket", "given", (mask_key,)),
+        ticket=arm("ticket", "given", needs, **carried),
         controls=control_arms,
         mask_steps=tuple(mask_steps),
     )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ticketry.config import RECIPES
+from ticketry.controls import describe_control
 from ticketry.metrics import METRICS
-from ticketry.records import Arm, Replicate, describe_control
+from ticketry.records import Arm, Replicate
 from ticketry.verdict import judge
 
 SEEDS = (1, 2, 3)

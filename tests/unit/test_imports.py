@@ -14,11 +14,14 @@ SOURCE = Path(__file__).parents[2] / "src" / "ticketry"
 # One row a line; a module may import rows above its own, and its own row.
 ROWS = [
     ["errors"],
-    ["combination", "config", "files"],
+    ["combination", "controls"],
+    ["searchspec"],
+    ["config", "files"],
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],
     ["maskfile", "assets", "fetch"],
+    ["weightsfile"],
     ["models"],
     ["tasks", "enforce"],
     ["companions", "course"],
@@ -26,6 +29,8 @@ ROWS = [
     ["store"],
     ["steps"],
     ["bench"],
+    ["sensitivity"],
+    ["pruning", "arms"],
     ["kinds"],
     ["worker", "execute", "search"],
     ["verification", "runs"],
@@ -36,6 +41,7 @@ ROWS = [
     ["outcome"],
     ["jobs"],
     ["api"],
+    ["flags"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

@@ -7,7 +7,7 @@ from ticketry.plan import FORWARD_SHARE, Plan, dense_equivalents, say_seconds
 from ticketry.search import Sizes, plan_search, search_levels
 from ticketry.steps import Step
 from ticketry.store import Store
-from ticketry.verification import plan_verification
+from ticketry.verification import Start, plan_verification
 
 SIZES = Sizes(train=2000, validation=300, test=600)
 RECIPE = Recipe(epochs=2, batch_size=32)
@@ -16,9 +16,10 @@ RECIPE = Recipe(epochs=2, batch_size=32)
 def make_plan(search: SearchSpec, controls: tuple[str, ...] = ("random-layerwise",)) -> Plan:
     found = plan_search(search, RECIPE, 0, SIZES, "context")
     seeds = verification_seeds(0, 3)
-    verification = plan_verification(
-        found.mask_key, search.sparsity, RECIPE, seeds, controls, SIZES, "context"
+    start = Start(
+        found.mask_key, search.sparsity, search.pattern, found.weights_key, found.rewind_step
     )
+    verification = plan_verification(start, RECIPE, seeds, controls, SIZES, "context")
     return Plan("title", RECIPE, found, verification)
 
 
@@ -78,7 +79,8 @@ def test_one_shot_on_theta0_costs_nothing() -> None:
     plan = make_plan(SearchSpec(sparsity=0.4, method="one-shot", source="theta0"))
     (step,) = plan.search.steps
     assert step.train_passes == step.eval_passes == 0
-    assert plan.search.level_steps == ()
+    assert [step.kind for step in plan.search.steps] == ["theta0-mask"]
+    assert plan.search.seeds == ()
 
 
 def test_the_same_training_in_two_arms_is_run_once() -> None:
