@@ -15,13 +15,14 @@ class Replicate:
         seed: drives head initialisation, data order and dropout; arms are paired by it.
         validation_score: the task's metric on the validation split after training.
         test_score: the same on the test split.
-        predictions: class index per test example, in test order.
+        predictions: one for each test example, in test order: a class index, a number, a 0 or 1
+            for each label, or a document's (nats, tokens).
     """
 
     seed: int
     validation_score: float
     test_score: float
-    predictions: tuple[int, ...]
+    predictions: tuple[Any, ...]
 
 
 @dataclass(frozen=True)

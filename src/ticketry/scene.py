@@ -58,7 +58,7 @@ class Scene:
     def sizes(self) -> Sizes:
         """Examples per split."""
         data = self.data
-        return Sizes(len(data.train.labels), len(data.validation.labels), len(data.test.labels))
+        return Sizes(len(data.train), len(data.validation), len(data.test))
 
     @property
     def prunable(self) -> int:
@@ -78,9 +78,9 @@ class Scene:
         data = self.data
         return {
             "source": data.source,
-            "train": len(data.train.labels),
-            "validation": len(data.validation.labels),
-            "test": len(data.test.labels),
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
             "labels": list(data.labels),
             "notes": list(data.notes),
         }
@@ -146,11 +146,11 @@ def prepare(
         )
     notes = list(data.notes)
     wanted = recipe.train_samples
-    if wanted is not None and wanted < len(data.train.labels):
+    if wanted is not None and wanted < len(data.train):
         data = data.limited(wanted, data_spec.split_seed)
-    elif wanted is not None and wanted > len(data.train.labels):
+    elif wanted is not None and wanted > len(data.train):
         notes.append(
-            f"--train-samples {wanted:,} is more than the {len(data.train.labels):,} training "
+            f"--train-samples {wanted:,} is more than the {len(data.train):,} training "
             "examples there are; all are used"
         )
     reference = resolve(model, revision, say=say)

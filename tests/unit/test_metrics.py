@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,14 +11,16 @@ from scipy import stats
 from ticketry.errors import InputError, UnknownNameError
 from ticketry.metrics import (
     METRICS,
-    Metric,
     count,
     get_metric,
+    metrics_for,
     resample,
     say_difference,
     say_score,
     unit_of,
 )
+
+CLASSES = metrics_for("classification")
 
 
 def test_accuracy_worked_by_hand() -> None:
@@ -38,7 +42,7 @@ def test_mcc_worked_by_hand() -> None:
     assert METRICS["mcc"].fn([1, 1, 0, 0], [1, 1, 1, 0]) == pytest.approx(2 / np.sqrt(12))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_a_class_that_nobody_predicts_gives_a_score_and_no_warning(name: str) -> None:
     assert np.isfinite(METRICS[name].fn([0, 1, 1], [0, 0, 0]))
     assert np.isfinite(METRICS[name].fn([0, 0, 0], [0, 0, 0]))
@@ -46,7 +50,7 @@ def test_a_class_that_nobody_predicts_gives_a_score_and_no_warning(name: str) ->
 
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from(sorted(METRICS)),
+    name=st.sampled_from(CLASSES),
     pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40),
 )
 def test_scores_from_counts_are_those_of_scikit_learn(
@@ -54,12 +58,12 @@ def test_scores_from_counts_are_those_of_scikit_learn(
 ) -> None:
     labels, predictions = (np.array(side) for side in zip(*pairs, strict=True))
     metric = METRICS[name]
-    counted = metric.from_counts(count(labels, np.stack([predictions, labels]), 5))
+    counted = metric.outputs.from_counts(count(labels, np.stack([predictions, labels]), 5))
     assert counted[0] == pytest.approx(metric.fn(labels, predictions))
     assert counted[1] == pytest.approx(metric.fn(labels, labels))
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_predictions_of_another_length_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"2 predictions for 3 labels; expected one class index"):
         METRICS[name].fn([0, 1, 1], [0, 1])
@@ -94,7 +98,7 @@ def example(replicates: int = 3, examples: int = 1_000, classes: int = 2) -> tup
     return labels, runs(labels, replicates, 0.15, rng), runs(labels, replicates, 0.17, rng)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_ends_agree_with_a_plain_bootstrap(name: str) -> None:
     labels, reference, candidate = example()
     metric = METRICS[name]
@@ -104,7 +108,7 @@ def test_ends_agree_with_a_plain_bootstrap(name: str) -> None:
     for _ in range(1_000):
         drawn = rng.integers(0, len(labels), len(labels))
         sides = (
-            metric.from_counts(count(labels[drawn], side[:, drawn], 2))
+            metric.outputs.from_counts(count(labels[drawn], side[:, drawn], 2))
             for side in (reference, candidate)
         )
         before, after = sides
@@ -119,7 +123,9 @@ def test_ends_agree_with_a_plain_bootstrap(name: str) -> None:
 def test_accuracy_takes_the_fast_path_to_the_same_numbers() -> None:
     labels, reference, candidate = example()
     fast = METRICS["accuracy"]
-    slow = Metric(name="slow", margin=0.01, fn=fast.fn, from_counts=fast.from_counts)
+    slow = dataclasses.replace(
+        fast, name="slow", outputs=dataclasses.replace(fast.outputs, right_or_wrong=False)
+    )
     a = resample(fast, labels, reference, candidate, samples=20_000, seed=0)
     b = resample(slow, labels, reference, candidate, samples=20_000, seed=0)
     for field in ("low", "high", "low_mean", "high_mean"):
@@ -139,7 +145,7 @@ def test_losses_alone_give_the_binomial_end() -> None:
     assert found.interaction == 0.0  # replicates agree on every example
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_arms_that_agree_on_a_small_test_set_are_not_certain(name: str) -> None:
     # Rule of three: none lost of 100, and the loss may still be 3 points.
     labels = np.array([0, 1] * 50)
@@ -159,7 +165,7 @@ def test_independent_noise_is_all_interaction_and_shared_noise_is_none() -> None
     assert once.interaction == pytest.approx(0.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_mirror_image_swaps_the_ends(name: str, classes: int) -> None:
     labels, reference, candidate = example(classes=classes)
@@ -176,7 +182,7 @@ def test_equal_seeds_give_equal_ends_and_chunks_do_not_matter(
     labels, reference, candidate = example()
     whole = [resample(METRICS["f1"], labels, reference, candidate, samples=500, seed=3)]
     whole.append(resample(METRICS["f1"], labels, reference, candidate, samples=500, seed=3))
-    monkeypatch.setattr("ticketry.metrics.CHUNK_FLOATS", 50_000)
+    monkeypatch.setattr("ticketry.metrics.classes.CHUNK_FLOATS", 50_000)
     whole.append(resample(METRICS["f1"], labels, reference, candidate, samples=500, seed=3))
     assert whole[0] == whole[1]
     assert whole[2].low == pytest.approx(whole[0].low)

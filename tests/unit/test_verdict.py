@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ticketry.errors import InputError, TicketError
-from ticketry.metrics import METRICS, Metric
+from ticketry.metrics import METRICS, ClassCounts, Metric
+from ticketry.metrics.classes import accuracy_from_counts
 from ticketry.records import Arm, Replicate
 from ticketry.verdict import Verdict, judge
 
@@ -239,7 +240,7 @@ def test_lower_is_better_is_the_mirror_image() -> None:
         margin=0.01,
         direction="lower",
         fn=lambda y, p: 1 - ACCURACY.fn(y, p),
-        from_counts=lambda counts: 1 - ACCURACY.from_counts(counts),
+        outputs=ClassCounts(lambda counts: 1 - accuracy_from_counts(counts)),
         percent=True,
     )
 
@@ -359,7 +360,7 @@ def test_labels_and_predictions_must_be_class_indices() -> None:
         judge(dense=arm("dense", [1, 2]), ticket=arm("ticket", [1, 2]), controls={}, labels=[],
               metric=ACCURACY, margin=0.01)  # fmt: skip
     bad = Arm("ticket", tuple(Replicate(s, 0.0, 0.0, (-1,) * N) for s in (1, 2)))
-    with pytest.raises(InputError, match="ticket has predictions below 0"):
+    with pytest.raises(InputError, match="ticket, seed 1 has predictions below 0"):
         verdict([150, 152], bad)
 
 

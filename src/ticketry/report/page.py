@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketry.metrics import say_difference, say_score, unit_of
+from ticketry.metrics import say_difference, say_score, scale_of, unit_of
 from ticketry.report import figures
 from ticketry.verdict import Verdict
 from ticketry.verdict.wording import headline
@@ -45,7 +45,7 @@ def page(
     first, *others = verdict.sentences()
     arms = [("dense", "dense"), ("ticket", "ticket")]
     arms += [(name, name) for name in evidence["controls"]]
-    scale = 100.0 if unit_of(metric) else 1.0
+    scale = scale_of(metric)
     groups = layer_groups(evidence["layers"])
     return {
         "tone": _tone(verdict),

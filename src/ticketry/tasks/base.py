@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
 import random
@@ -15,6 +16,9 @@ from ticketry.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
+Label = Any
+"""A class index, a number, or a tuple of a 0 or 1 for each label."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -23,20 +27,49 @@ class Split:
     Attributes:
         texts: one a example.
         pairs: the second text of each example, or None.
-        labels: class indices.
+        labels: one a example, by objective: class indices, numbers, or a 0 or 1 for each label;
+            none where texts are their own labels (language modelling).
     """
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
-    labels: tuple[int, ...]
+    labels: tuple[Label, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
     def take(self, indices: Sequence[int]) -> Split:
         """Return the examples at ``indices``, in that order."""
         return Split(
             tuple(self.texts[i] for i in indices),
             None if self.pairs is None else tuple(self.pairs[i] for i in indices),
-            tuple(self.labels[i] for i in indices),
+            tuple(self.labels[i] for i in indices) if self.labels else (),
         )
+
+
+def _label(value: Any) -> Label:
+    """Return a label as it was before JSON made lists of tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def strata(split: Split) -> list[int]:
+    """Return a small number for each example; those with equal ones have labels of one kind.
+
+    Class indices stand for themselves, numbers for their tenth of the split, label sets for their
+    rarest label, and texts without labels are all of one kind.
+    """
+    labels = split.labels
+    if not labels:
+        return [0] * len(split)
+    if isinstance(labels[0], tuple):
+        totals = [sum(column) for column in zip(*labels, strict=True)]
+        rarest = sorted(range(len(totals)), key=lambda i: (totals[i], i))
+        return [next((i + 1 for i in rarest if flags[i]), 0) for flags in labels]
+    if not isinstance(labels[0], float):
+        return list(labels)
+    ordered = sorted(labels)
+    # Equal numbers are of one kind, that of the first of them.
+    return [10 * bisect.bisect_left(ordered, label) // len(ordered) for label in labels]
 
 
 @dataclass(frozen=True)
@@ -46,7 +79,8 @@ class TaskData:
     Attributes:
         name: short, for people.
         source: where the examples come from.
-        labels: class names, in the order of their indices.
+        labels: class or label names, in the order of their indices; the number's name for
+            regression; none for language modelling.
         metric: a key of :data:`ticketry.metrics.METRICS`.
         margin: the loss in that metric that still counts as "not worse".
         notes: what was dropped or grouped, with counts.
@@ -76,17 +110,18 @@ class TaskData:
         """Return the data with a stratified, seeded part of the training split.
 
         Args:
-            train_samples: examples to keep, each class in proportion (largest remainders).
+            train_samples: examples to keep, each stratum (:func:`strata`) in proportion (largest
+                remainders).
             seed: decides which.
         """
-        labels = self.train.labels
-        if train_samples >= len(labels):
+        size = len(self.train)
+        if train_samples >= size:
             return self
         by_class: dict[int, list[int]] = {}
-        for index, label in enumerate(labels):
-            by_class.setdefault(label, []).append(index)
+        for index, stratum in enumerate(strata(self.train)):
+            by_class.setdefault(stratum, []).append(index)
         draw = random.Random(derive_seed(seed, "train-samples"))
-        exact = {c: train_samples * len(rows) / len(labels) for c, rows in by_class.items()}
+        exact = {c: train_samples * len(rows) / size for c, rows in by_class.items()}
         counts = {c: int(share) for c, share in exact.items()}
         rest = sorted(exact, key=lambda c: (counts[c] - exact[c], c))
         for c in rest[: train_samples - sum(counts.values())]:
@@ -110,7 +145,7 @@ class TaskData:
                 name: Split(
                     tuple(data[name]["texts"]),
                     None if data[name]["pairs"] is None else tuple(data[name]["pairs"]),
-                    tuple(data[name]["labels"]),
+                    tuple(_label(label) for label in data[name]["labels"]),
                 )
                 for name in SPLITS
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,12 @@ class Evaluation:
 
     Attributes:
         score: of the data's metric.
-        predictions: class index of each example, in the split's order.
+        predictions: one for each example, in the split's order, as the metric reads them
+            (:class:`ticketry.records.Replicate`).
     """
 
     score: float
-    predictions: tuple[int, ...]
+    predictions: tuple[Any, ...]
 
 
 class Workload(Protocol):

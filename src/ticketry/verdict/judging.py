@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ticketry.errors import InputError
-from ticketry.metrics import Metric, Resampled, count, resample
+from ticketry.metrics import Metric, Resampled, resample
 from ticketry.records import Arm, Replicate
 from ticketry.verdict.intervals import compare, needed, pass_rate
 from ticketry.verdict.reading import TINY, Answer, Comparison, ControlReading, Verdict
@@ -26,7 +27,7 @@ def judge(
     dense: Arm,
     ticket: Arm,
     controls: Mapping[str, Arm],
-    labels: Sequence[int],
+    labels: Sequence[Any],
     metric: Metric,
     margin: float,
     bootstrap_samples: int = 10_000,
@@ -41,7 +42,8 @@ def judge(
         dense: the unpruned reference, with the validation scores at half the budget if run.
         ticket: the same seeds with the mask.
         controls: name -> the same seeds with a control's masks.
-        labels: of the test examples, class indices.
+        labels: of the test examples, as the metric reads them: class indices, numbers, a 0 or 1 for
+            each label; none where texts are their own labels.
         metric: what the scores are.
         margin: largest loss that still counts as not worse, in the metric's unit; above 0.
         bootstrap_samples: draws over test examples, at least 100.
@@ -55,12 +57,11 @@ def judge(
         raise InputError(f"the margin is {margin}; expected a finite number above 0.")
     if bootstrap_samples < 100:
         raise InputError(f"bootstrap_samples is {bootstrap_samples}; expected at least 100.")
-    truth = _checked_labels(labels)
     arms = {"dense": dense, "ticket": ticket, **{f"control {n}": a for n, a in controls.items()}}
     seeds = dense.seeds
     _check_pairing(arms)
     _check_half_budget(dense)
-    runs = {name: _predictions(name, arm, seeds, truth, metric) for name, arm in arms.items()}
+    truth, runs = _predictions(arms, seeds, labels, metric)
     scores = {name: np.array(_by_seed(arm, seeds)[1]) for name, arm in arms.items()}
 
     def against(reference: str) -> tuple[Comparison, Resampled]:
@@ -120,13 +121,6 @@ def _budget_gain(dense: Arm, metric: Metric) -> float | None:
     return float(gain)
 
 
-def _checked_labels(labels: Sequence[int]) -> NDArray[np.int64]:
-    truth = np.asarray(labels, dtype=np.int64)
-    if truth.ndim != 1 or not len(truth) or truth.min() < 0:
-        raise InputError("the test labels are empty or not class indices from 0 up.")
-    return truth
-
-
 def _check_pairing(arms: Mapping[str, Arm]) -> None:
     faults = []
     wanted = arms["dense"].seeds
@@ -163,29 +157,23 @@ def _by_seed(arm: Arm, seeds: Sequence[int]) -> tuple[list[Replicate], list[floa
 
 
 def _predictions(
-    name: str, arm: Arm, seeds: Sequence[int], truth: NDArray[np.int64], metric: Metric
-) -> NDArray[np.int64]:
-    """Return predictions, shape (replicates, examples), in the order of ``seeds``; checked."""
-    replicates, _ = _by_seed(arm, seeds)
-    for replicate in replicates:
-        who = f"{name}, seed {replicate.seed}"
-        if len(replicate.predictions) != len(truth):
-            raise InputError(
-                f"{who}: {len(replicate.predictions):,} predictions for {len(truth):,} test "
-                "examples; expected one each, in test order."
-            )
-    runs = np.array([replicate.predictions for replicate in replicates], dtype=np.int64)
-    if runs.min() < 0:
-        raise InputError(f"{name} has predictions below 0; expected class indices.")
-    classes = max(2, int(max(truth.max(), runs.max())) + 1)
-    for replicate, score in zip(
-        replicates, metric.from_counts(count(truth, runs, classes)), strict=True
-    ):
-        # A verdict on scores that the saved predictions do not give would rest on nothing.
-        if not abs(replicate.test_score - score) <= _SCORE_TOLERANCE:
-            raise InputError(
-                f"{name}, seed {replicate.seed}: the recorded test score is "
-                f"{replicate.test_score}, but its predictions give {metric.name} {score:.6f}; "
-                "the record is damaged, or it was scored on other labels."
-            )
-    return runs
+    arms: Mapping[str, Arm], seeds: Sequence[int], labels: Sequence[Any], metric: Metric
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """Return labels and each arm's runs (replicates, examples, …), in the order of ``seeds``."""
+    replicates = {name: _by_seed(arm, seeds)[0] for name, arm in arms.items()}
+    truth, read = metric.outputs.read(
+        labels,
+        {f"{name}, seed {r.seed}": r.predictions for name, rs in replicates.items() for r in rs},
+    )
+    runs = {}
+    for name, rs in replicates.items():
+        runs[name] = np.stack([read[f"{name}, seed {r.seed}"] for r in rs])
+        for replicate, score in zip(rs, metric.outputs.scores(truth, runs[name]), strict=True):
+            # A verdict on scores that the saved predictions do not give would rest on nothing.
+            if not abs(replicate.test_score - score) <= _SCORE_TOLERANCE:
+                raise InputError(
+                    f"{name}, seed {replicate.seed}: the recorded test score is "
+                    f"{replicate.test_score}, but its predictions give {metric.name} {score:.6f}; "
+                    "the record is damaged, or it was scored on other labels."
+                )
+    return truth, runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ticketry.metrics import say_difference, say_score, unit_of
+from ticketry.metrics import METRICS, say_difference, say_score, unit_of
 from ticketry.verdict.intervals import EXAMPLES_BOUND, REPLICATES_BOUND
 from ticketry.verdict.judging import CHANCE
 from ticketry.verdict.reading import ControlReading, Verdict
@@ -38,6 +38,7 @@ def sentences(verdict: Verdict) -> tuple[str, ...]:
             "is a winning ticket, is not known."
         )
     said.append(_budget(verdict))
+    said += _wide(verdict)
     if verdict.spread == 0:
         said.append(
             f"All {verdict.replicates} seeds gave the same difference, so the interval by seeds "
@@ -158,6 +159,18 @@ def _budget(verdict: Verdict) -> str:
         f"The dense reference is not undertrained: the second half of its training budget gained "
         f"{gain}{unit} of validation {verdict.metric}, at most the margin of {allowed}."
     )
+
+
+def _wide(verdict: Verdict) -> list[str]:
+    """Say that a task allows more than its metric does."""
+    known = METRICS.get(verdict.metric)
+    if known is None or verdict.margin <= known.margin:
+        return []
+    shown = [say_difference(verdict.metric, m, decimals=2) for m in (verdict.margin, known.margin)]
+    return [
+        f"The task allows a loss of {shown[0]}{unit_of(verdict.metric)}, more than the "
+        f"{shown[1]} that {verdict.metric} allows by itself; this verdict rests on that."
+    ]
 
 
 def _few(verdict: Verdict) -> str:

@@ -1,0 +1,102 @@
+"""The metrics by name, each with the margin that was fixed before any run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ticketry.errors import unknown_name
+from ticketry.metrics import classes, flags, numbers, tokens
+from ticketry.metrics.base import Metric
+from ticketry.metrics.classes import ClassCounts
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="accuracy",
+            margin=0.01,
+            fn=classes.accuracy,
+            outputs=ClassCounts(classes.accuracy_from_counts, right_or_wrong=True),
+        ),
+        Metric(name="f1", margin=0.01, fn=classes.f1, outputs=ClassCounts(classes.f1_from_counts)),
+        Metric(
+            name="mcc",
+            margin=0.01,
+            fn=classes.mcc,
+            outputs=ClassCounts(classes.mcc_from_counts),
+            percent=False,
+        ),
+        Metric(
+            name="pearson",
+            margin=0.01,
+            fn=numbers.pearson,
+            outputs=numbers.Correlation(ranks=False),
+            objectives=("regression",),
+            percent=False,
+        ),
+        Metric(
+            name="spearman",
+            margin=0.01,
+            fn=numbers.spearman,
+            outputs=numbers.Correlation(ranks=True),
+            objectives=("regression",),
+            percent=False,
+        ),
+        Metric(
+            name="micro-f1",
+            margin=0.01,
+            fn=flags.micro_f1,
+            outputs=flags.FlagCounts(whole=False),
+            objectives=("multi-label",),
+        ),
+        Metric(
+            name="exact-match",
+            margin=0.01,
+            fn=flags.exact_match,
+            outputs=flags.FlagCounts(whole=True),
+            objectives=("multi-label",),
+        ),
+        Metric(
+            name="loss",
+            margin=0.01,
+            fn=tokens.nats_per_token,
+            outputs=tokens.TokenLoss(),
+            objectives=("causal-lm",),
+            direction="lower",
+            percent=False,
+            unit="nats per token",
+            also=tokens.perplexity,
+        ),
+    )
+}
+"""F1 is that of class 1 when the labels are 0 and 1, else the macro average; mcc is Matthews'
+correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity. Margins:
+statistics.md, written before any run."""
+
+
+def get_metric(name: str) -> Metric:
+    """Return a metric by name.
+
+    Raises:
+        UnknownNameError: shows the nearest names.
+    """
+    if name not in METRICS:
+        raise unknown_name("metric", name, METRICS)
+    return METRICS[name]
+
+
+def metrics_for(objective: str) -> tuple[str, ...]:
+    """Return the names of an objective's metrics, the usual one first."""
+    usual = USUAL.get(objective)
+    names = [name for name, metric in METRICS.items() if objective in metric.objectives]
+    return tuple(sorted(names, key=lambda name: name != usual))
+
+
+USUAL: Mapping[str, str] = {
+    "classification": "accuracy",
+    "image-classification": "accuracy",
+    "regression": "spearman",
+    "multi-label": "micro-f1",
+    "causal-lm": "loss",
+}
+"""Objective -> the metric of data that name none."""
