@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ticketry.errors import InputError
+from ticketry.hub import CARD_PLACE, TAG
 from ticketry.metrics import say_difference, say_score, unit_of
 from ticketry.options import PACKAGED_MODEL
 from ticketry.verdict import Verdict
@@ -118,7 +119,7 @@ def _snippet(config: Mapping[str, Any]) -> str:
         [
             *lines,
             "",
-            'ticket = Ticket.from_pretrained("path/or/hub-id/of/this/ticket")',
+            f'ticket = Ticket.from_pretrained("{CARD_PLACE}")',
             f"model = ticket.apply_({model})",
         ]
     )
@@ -176,7 +177,7 @@ def _front_matter(evidence: Mapping[str, Any] | None, config: Mapping[str, Any])
 
     fields: dict[str, Any] = {
         "library_name": "ticketry",
-        "tags": ["ticketry", "lottery-ticket", "pruning", "sparsity", "mask"],
+        "tags": [TAG, "lottery-ticket", "pruning", "sparsity", "mask"],
     }
     name = config["base_model_name_or_path"]
     if _HUB_ID.fullmatch(name):

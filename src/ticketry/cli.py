@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import __version__, flags
+from ticketry import __version__, cli_tickets, flags
 from ticketry.errors import ConfigError, TicketryError
 
 app = typer.Typer(
@@ -238,6 +238,9 @@ def models(as_json: flags.Json = False) -> None:
     typer.echo("Any Hugging Face folder or hub id of these architectures (model_type: scopes):")
     for family in rows["families"]:
         typer.echo(f"{family['model_type']:<12} {', '.join(family['scopes'])}")
+
+
+cli_tickets.register(app)
 
 
 def _take_place(options: dict[str, Any], *, needed: bool = False) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def inspect_target(
     """
     from ticketry.ticket import CONFIG_FILE, Ticket
 
-    if (Path(name) / CONFIG_FILE).exists():
-        return _ticket(Ticket.from_pretrained(name))
+    if (Path(name) / CONFIG_FILE).exists() or _holds_tickets(Path(name), CONFIG_FILE):
+        return _ticket(Ticket.from_pretrained(name, revision=revision))
     from ticketry.errors import ModelError
 
     try:
@@ -43,6 +43,11 @@ def inspect_target(
         except TicketError:
             pass
         raise
+
+
+def _holds_tickets(folder: Path, config_file: str) -> bool:
+    """Say whether a folder is a ticket's in the hub's cache: snapshots below it hold tickets."""
+    return folder.name.startswith("models--") and any(folder.glob(f"snapshots/*/{config_file}"))
 
 
 def _ticket(ticket: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@
         ├── ScoreError         scores of a wrong shape, or not a number
         ├── MaskError          masks that do not fit each other or a model
         ├── TicketError        a ticket folder that is damaged or of another version
-        │   └── BaseMismatchError   a ticket applied to another base model
+        │   ├── BaseMismatchError   a ticket applied to another base model
+        │   └── HubError            the hub does not give or take a ticket
         └── RunError           a run folder that cannot be used
             ├── RunMismatchError    it belongs to another configuration
             └── RunLockedError      another process is at work in it
@@ -95,6 +96,10 @@ class TicketError(InputError):
 
 class BaseMismatchError(TicketError):
     """A ticket applied to a model that is not its base."""
+
+
+class HubError(TicketError):
+    """The hub does not give or take a ticket: a name, a right, a revision or the way to it."""
 
 
 class RunError(InputError):

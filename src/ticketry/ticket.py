@@ -8,29 +8,37 @@ README.md                 the model card; free text, not hashed
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ticketry import hub
 from ticketry.core.mask import Mask
 from ticketry.errors import BaseMismatchError, TicketError
 from ticketry.files import pretty_json, replace_folder, sha256_bytes
 from ticketry.maskfile import dump_mask, is_pickle, load_mask
+from ticketry.ticketfolder import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EVIDENCE_FILE,
+    FORMAT,
+    FORMAT_VERSION,
+    MASK_FILE,
+    MOST_BYTES,
+    check_target,
+    damaged,
+    find_folder,
+    parse_json,
+    read,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ticketry.verdict import Verdict
 
-FORMAT = "ticketry-ticket"
-FORMAT_VERSION = 1
-CONFIG_FILE = "ticket_config.json"
-MASK_FILE = "ticket_mask.safetensors"
-EVIDENCE_FILE = "ticket_evidence.json"
-CARD_FILE = "README.md"
-_MOST_BYTES = {CONFIG_FILE: 64 << 20, EVIDENCE_FILE: 256 << 20, MASK_FILE: 64 << 30}
 _SHOWN = 5
 
 
@@ -144,12 +152,40 @@ class Ticket:
             StorageError: it could not be written.
         """
         folder = Path(save_directory)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
-            raise TicketError(
-                f"{folder} is not empty and holds no ticket; nothing was written. "
-                "Choose a new folder."
-            )
+        check_target(folder)
         replace_folder(folder, self.files())
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = hub.MESSAGE,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the ticket to a model repository of the Hugging Face hub, in one commit.
+
+        Args:
+            repo_id: ``"user/name"``; made if it is not there.
+            private: for a repository that is made; by default as the account says.
+            token: for the hub; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+            commit_message: its first line.
+            revision: the branch to commit to; made from ``main`` if it is not there.
+            create_pr: open a pull request instead of committing.
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: the hub refuses or is out of reach, or the repository holds something that is
+                not a ticket; nothing was overwritten.
+        """
+        return hub.push(
+            self.files(),
+            repo_id,
+            hub.Destination(private, token, commit_message, revision, create_pr),
+        )
 
     @classmethod
     def from_pretrained(
@@ -164,24 +200,32 @@ class Ticket:
         """Load a ticket from a folder or from the Hugging Face hub, and check every hash.
 
         Args:
-            pretrained_ticket_name_or_path: a folder, or a hub id such as ``"user/ticket"``.
-            revision: of the hub repository.
+            pretrained_ticket_name_or_path: a folder, one of the hub's cache too, or a hub id such
+                as ``"user/ticket"``.
+            revision: of the hub repository: a branch, tag or commit.
             subfolder: inside the folder or repository.
             token: for the hub.
             local_files_only: never ask the hub, use its local cache.
 
         Raises:
-            TicketError: not a ticket, damaged, hostile or of another version.
+            TicketError: not a ticket, damaged, hostile or of another version; a
+                :class:`~ticketry.errors.HubError` if the hub does not give it.
         """
         name = str(pretrained_ticket_name_or_path)
-        if Path(name).is_dir():
-            root = Path(name).resolve()
-            trusted = False
-        else:
-            root = _download(name, revision, token, local_files_only)
-            trusted = True  # the hub's cache is made of links into its blobs
-        folder = _inside(root, subfolder) if subfolder else root
-        return _load(folder, trusted)
+        if not Path(name).is_dir():
+            name = str(
+                hub.fetch(
+                    name,
+                    MOST_BYTES,
+                    needed=CONFIG_FILE,
+                    revision=revision,
+                    subfolder=subfolder,
+                    token=token,
+                    local_files_only=local_files_only,
+                )
+            )
+            revision = None  # the hub has found it
+        return _load(find_folder(Path(name), revision, subfolder))
 
     def validate(self, model: nn.Module) -> None:
         """Check that ``model`` is built on this ticket's base.
@@ -266,73 +310,21 @@ def _at(revision: str | None) -> str:
     return f" at revision {revision}" if revision else ""
 
 
-def _download(
-    name: str, revision: str | None, token: str | bool | None, local_files_only: bool
-) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = snapshot_download(
-            name,
-            revision=revision,
-            token=token,
-            local_files_only=local_files_only,
-            allow_patterns=[f"**{file}" for file in (*_MOST_BYTES, CARD_FILE)],
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TicketError(
-            f"no ticket at {name!r}: it is not a folder here, and the hub could not give it "
-            f"({reason})."
-        ) from error
-    return Path(folder)
-
-
-def _inside(root: Path, name: str) -> Path:
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise TicketError(f"{name!r} climbs out of the ticket's folder; it was not opened.")
-    return path
-
-
-def _read(folder: Path, name: str, trusted: bool) -> bytes:
-    path = folder / name
-    if not trusted and path.exists() and not path.resolve().is_relative_to(folder.resolve()):
-        raise TicketError(
-            f"{path} is a link that climbs out of the ticket's folder; it was not opened."
-        )
-    try:
-        size = path.stat().st_size
-        if size > _MOST_BYTES[name]:
-            raise TicketError(f"{path} has {size:,} bytes; at most {_MOST_BYTES[name]:,} are read.")
-        return path.read_bytes()
-    except OSError as error:
-        raise TicketError(
-            f"{path} cannot be read ({error.strerror}); a ticket is a folder with {CONFIG_FILE} "
-            f"and {MASK_FILE}."
-        ) from error
-
-
-def _load(folder: Path, trusted: bool) -> Ticket:
-    config = _json(_read(folder, CONFIG_FILE, trusted), folder / CONFIG_FILE)
-    _check_config(config, folder)
+def _load(folder: Path) -> Ticket:
+    config = read_config(folder)
     data: dict[str, bytes] = {}
     for name, sha256 in config["files"].items():
-        data[name] = _read(folder, name, trusted)
+        data[name] = read(folder, name)
         if name == MASK_FILE and is_pickle(data[name]):
             load_mask(data[name], what=str(folder / name))  # names the pickle
         if sha256_bytes(data[name]) != sha256:
-            raise TicketError(
-                f"{folder / name} is damaged or was edited: its SHA-256 is not the one in "
-                f"{CONFIG_FILE}. Fetch the ticket again."
-            )
+            raise damaged(folder, name)
     mask = load_mask(data[MASK_FILE], what=str(folder / MASK_FILE))
     if mask.digest() != config["mask_digest"]:
         raise TicketError(f"{folder / MASK_FILE} holds another mask than {CONFIG_FILE} says.")
     evidence = None
     if EVIDENCE_FILE in data:
-        evidence = _json(data[EVIDENCE_FILE], folder / EVIDENCE_FILE)
+        evidence = parse_json(data[EVIDENCE_FILE], folder / EVIDENCE_FILE)
     base = Base(
         name=config["base_model_name_or_path"],
         revision=config["revision"],
@@ -342,48 +334,3 @@ def _load(folder: Path, trusted: bool) -> Ticket:
         total_parameters=config["total_parameters"],
     )
     return Ticket(mask, base, config["spec"], evidence)
-
-
-def _json(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TicketError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise TicketError(f"{path} holds {type(value).__name__}; expected a JSON object.")
-    return value
-
-
-_CONFIG_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "base_model_name_or_path": str,
-    "revision": (str, type(None)),
-    "base_sha256": str,
-    "base_tensors": dict,
-    "model_type": str,
-    "total_parameters": int,
-    "mask_digest": str,
-    "spec": dict,
-    "files": dict,
-}
-
-
-def _check_config(config: dict[str, Any], folder: Path) -> None:
-    path = folder / CONFIG_FILE
-    if config.get("format") != FORMAT:
-        raise TicketError(f"{path} is not a ticket's: its format is {config.get('format')!r}.")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise TicketError(
-            f"{path} has format version {config.get('format_version')!r}; this ticketry reads "
-            f"version {FORMAT_VERSION}. Update ticketry."
-        )
-    faults = [
-        name for name, kind in _CONFIG_TYPES.items() if not isinstance(config.get(name, ...), kind)
-    ]
-    if faults:
-        raise TicketError(f"{path} is damaged: {', '.join(faults)} missing or of a wrong type.")
-    for name in config["files"]:
-        if name not in (MASK_FILE, EVIDENCE_FILE):
-            climbs = "climbs out of the folder" if "/" in name or ".." in name else "is not known"
-            raise TicketError(f"{path} names the file {name!r}, which {climbs}; nothing was read.")
-    if MASK_FILE not in config["files"]:
-        raise TicketError(f"{path} is damaged: it names no {MASK_FILE}.")

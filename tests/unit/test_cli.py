@@ -60,7 +60,7 @@ def find(run, tiny_model: Path, reviews: Path, tmp_path: Path):
 def test_help_names_every_verb(run) -> None:
     shown = run("--help")
     assert shown.code == 0
-    for verb in ("find", "verify", "train", "inspect", "tasks", "models"):
+    for verb in ("find", "verify", "train", "inspect", "tasks", "models", "list", "push", "pull"):
         assert verb in shown.out
     assert run("--version").out.startswith("ticketry 0.1.0")
 

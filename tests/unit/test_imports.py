@@ -17,6 +17,8 @@ ROWS = [
     ["combination", "controls"],
     ["searchspec"],
     ["config", "files"],
+    ["ticketfolder"],
+    ["hub"],
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],
@@ -37,11 +39,12 @@ ROWS = [
     ["plan"],
     ["evidence", "card"],
     ["ticket"],
+    ["shelf"],
     ["scene", "describe", "report", "console", "reproduce"],
     ["outcome"],
     ["jobs"],
     ["api"],
-    ["flags"],
+    ["flags", "cli_tickets"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

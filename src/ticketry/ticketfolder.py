@@ -1,0 +1,206 @@
+"""A ticket's folder, read with distrust: links, sizes, names and hashes are checked; torch-free."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ticketry.errors import TicketError
+from ticketry.files import sha256_bytes
+
+FORMAT = "ticketry-ticket"
+FORMAT_VERSION = 1
+CONFIG_FILE = "ticket_config.json"
+MASK_FILE = "ticket_mask.safetensors"
+EVIDENCE_FILE = "ticket_evidence.json"
+CARD_FILE = "README.md"
+MOST_BYTES: Mapping[str, int] = {
+    CONFIG_FILE: 64 << 20,
+    EVIDENCE_FILE: 256 << 20,
+    MASK_FILE: 64 << 30,
+    CARD_FILE: 16 << 20,
+}
+"""Every file of a ticket, and the most bytes of it that are read."""
+
+_HASHED = (MASK_FILE, EVIDENCE_FILE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def find_folder(root: Path, revision: str | None, subfolder: str | None) -> Path:
+    """Return the folder that holds a ticket's files.
+
+    Args:
+        root: a local folder; one of the hub's cache (``models--USER--NAME``) leads to a snapshot.
+        revision: of such a cache folder, by default ``main``.
+        subfolder: inside the folder.
+
+    Raises:
+        TicketError: the snapshot is not there, or the subfolder climbs out.
+    """
+    root = root.resolve()
+    if root.name.startswith("models--") and (root / "snapshots").is_dir():
+        root = _snapshot(root, revision or "main")
+    elif revision is not None:
+        raise TicketError(
+            f"the revision {revision!r} was given for the folder {root}, which has none; drop it."
+        )
+    if subfolder is None:
+        return root
+    check_subfolder(subfolder)
+    return inside(root, subfolder)
+
+
+def _snapshot(repository: Path, revision: str) -> Path:
+    commit = revision
+    if not _COMMIT.fullmatch(revision):
+        try:
+            commit = inside(repository / "refs", revision).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            commit = ""
+    folder = repository / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not folder.is_dir():
+        raise TicketError(
+            f"{repository} is a folder of the hub's cache, without a snapshot of the revision "
+            f"{revision!r}. Name a commit that lies in its snapshots, or fetch it again."
+        )
+    return folder
+
+
+def check_subfolder(subfolder: str) -> None:
+    """Refuse a subfolder that is no plain relative path."""
+    path = PurePosixPath(subfolder)
+    if path.is_absolute() or ".." in path.parts or "\\" in subfolder:
+        raise TicketError(
+            f"the subfolder {subfolder!r} climbs out of the ticket's folder; it was not opened."
+        )
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return the path ``name`` under ``root``, refused if it leads out of it."""
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise TicketError(f"{name!r} climbs out of the ticket's folder; it was not opened.")
+    return path
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write a ticket in the place of a file, or of a folder of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise TicketError(f"{folder} is a file; nothing was written. Choose a new folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG_FILE).exists():
+        raise TicketError(
+            f"{folder} is not empty and holds no ticket; nothing was written. Choose a new folder."
+        )
+
+
+def read(folder: Path, name: str) -> bytes:
+    """Return the bytes of one of a ticket's files.
+
+    Raises:
+        TicketError: it is missing, too large, or a link that leads out of the folder. In the hub's
+            cache, whose snapshots are made of links, they may lead into the blobs beside them.
+    """
+    path = folder / name
+    if path.exists() and not any(path.resolve().is_relative_to(home) for home in _homes(folder)):
+        raise TicketError(
+            f"{path} is a link that climbs out of the ticket's folder; it was not opened."
+        )
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES[name]:
+            raise TicketError(f"{path} has {size:,} bytes; at most {MOST_BYTES[name]:,} are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise TicketError(
+            f"{path} cannot be read ({error.strerror}); a ticket is a folder with {CONFIG_FILE} "
+            f"and {MASK_FILE}."
+        ) from error
+
+
+def _homes(folder: Path) -> Iterable[Path]:
+    folder = folder.resolve()
+    yield folder
+    for commit in (folder, *folder.parents):
+        snapshots = commit.parent
+        if snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--"):
+            yield snapshots.parent / "blobs"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a ticket's checked ``ticket_config.json``.
+
+    Raises:
+        TicketError: it is missing, damaged, of another version, or names other files.
+    """
+    path = folder / CONFIG_FILE
+    config = parse_json(read(folder, CONFIG_FILE), path)
+    _check_config(config, path)
+    return config
+
+
+def read_hashed(folder: Path, config: Mapping[str, Any], name: str) -> bytes:
+    """Return a file that the configuration names, its hash checked.
+
+    Raises:
+        TicketError: it is missing, too large, a link that leads out, or has another hash.
+    """
+    data = read(folder, name)
+    if sha256_bytes(data) != config["files"][name]:
+        raise damaged(folder, name)
+    return data
+
+
+def damaged(folder: Path, name: str) -> TicketError:
+    """Return the error for a file whose hash is not the recorded one."""
+    return TicketError(
+        f"{folder / name} is damaged or was edited: its SHA-256 is not the one in "
+        f"{CONFIG_FILE}. Fetch the ticket again."
+    )
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the JSON object in ``data``, which was read from ``path``."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TicketError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise TicketError(f"{path} holds {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+_CONFIG_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "base_model_name_or_path": str,
+    "revision": (str, type(None)),
+    "base_sha256": str,
+    "base_tensors": dict,
+    "model_type": str,
+    "total_parameters": int,
+    "mask_digest": str,
+    "spec": dict,
+    "files": dict,
+}
+
+
+def _check_config(config: dict[str, Any], path: Path) -> None:
+    if config.get("format") != FORMAT:
+        raise TicketError(f"{path} is not a ticket's: its format is {config.get('format')!r}.")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise TicketError(
+            f"{path} has format version {config.get('format_version')!r}; this ticketry reads "
+            f"version {FORMAT_VERSION}. Update ticketry."
+        )
+    faults = [
+        name for name, kind in _CONFIG_TYPES.items() if not isinstance(config.get(name, ...), kind)
+    ]
+    if faults:
+        raise TicketError(f"{path} is damaged: {', '.join(faults)} missing or of a wrong type.")
+    for name in config["files"]:
+        if name not in _HASHED:
+            climbs = "climbs out of the folder" if "/" in name or ".." in name else "is not known"
+            raise TicketError(f"{path} names the file {name!r}, which {climbs}; nothing was read.")
+    if MASK_FILE not in config["files"]:
+        raise TicketError(f"{path} is damaged: it names no {MASK_FILE}.")
