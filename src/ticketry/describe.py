@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def inspect_lines(found: dict[str, Any]) -> list[str]:
             verdict = found["verdict"]
             lines.append(
                 f"on {found['task']}: non-inferior to dense: {verdict['noninferior']}, "
-                f"winning: {_said(verdict['winning'])}"
+                f"winning: {_said(verdict)}"
             )
     else:
         lines.append(f"model of type {found['model_type']}")
@@ -133,8 +133,11 @@ def inspect_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _said(winning: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not tested (no random-layerwise control)"}[winning]
+def _said(verdict: Mapping[str, Any]) -> str:
+    if not verdict.get("at_theta0", True):
+        return "not said (it does not start from the pre-trained weights)"
+    known = {True: "yes", False: "no", None: "not tested (no random-layerwise control)"}
+    return known[verdict["winning"]]
 
 
 def model_rows() -> dict[str, Any]:

@@ -140,6 +140,13 @@ def warnings_of(plan: Plan, store: Store) -> list[str]:
             f"texts longer than --max-length {length} tokens, or than the model reads, were cut: "
             f"{counts}."
         )
+    if plan.search and plan.search.weights_key and not plan.search.rewind_step:
+        rounds = len(plan.search.sparsities)
+        warnings.append(
+            f"the ticket starts from weights that its search trained for {rounds} "
+            f"training{'s' if rounds > 1 else ''} on this task, dense from the pre-trained ones: "
+            "part of a difference may be that head start."
+        )
     if plan.search:
         record = store.record(plan.search.mask_key)
         empty = record.get("empty_layers", [])

@@ -64,6 +64,7 @@ def judge_run(
         labels=data.test.labels,
         metric=metric,
         margin=data.margin,
+        at_theta0=not verification.ticket[0].params.get("carried", False),
     )
     truncated = store.record(verification.dense[0].key)["truncated"]
     layers = [

@@ -3,6 +3,7 @@
 ticket_config.json        what it is, what it points at, SHA-256 of the other files
 ticket_mask.safetensors   the mask (:mod:`ticketry.maskfile`)
 ticket_evidence.json      scores, controls, verdict; absent for a candidate
+ticket_rewind.safetensors weights to start from; absent where these are the pre-trained ones
 README.md                 the model card; free text, not hashed
 """
 
@@ -26,6 +27,8 @@ from ticketry.ticketfolder import (
     FORMAT_VERSION,
     MASK_FILE,
     MOST_BYTES,
+    REWIND_FILE,
+    REWIND_VERSION,
     check_target,
     damaged,
     find_folder,
@@ -33,6 +36,7 @@ from ticketry.ticketfolder import (
     read,
     read_config,
 )
+from ticketry.weightsfile import dump_weights, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -111,15 +115,15 @@ class Ticket:
         """Return ``ticket_config.json`` without the hashes of the files beside it."""
         return {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.rewind is None else REWIND_VERSION,
             "base_model_name_or_path": self.base.name,
             "revision": self.base.revision,
             "base_sha256": self.base.sha256,
             "base_tensors": dict(self.base.tensors),
             "model_type": self.base.model_type,
             "total_parameters": self.base.total_parameters,
-            "granularity": "unstructured",
-            "rewind": "pretrained",
+            "granularity": self.pattern,
+            **self._rewind_config(),
             "sparsity": self.mask.sparsity,
             "density": self.mask.density,
             "kept": self.mask.kept,
@@ -128,6 +132,18 @@ class Ticket:
             "spec": dict(self.spec),
         }
 
+    @property
+    def pattern(self) -> str:
+        """Of the mask: ``unstructured``, ``2:4``, ``4x4``, ``head`` …"""
+        search = self.spec.get("search")
+        return str(search.get("pattern", "unstructured")) if search else "unstructured"
+
+    def _rewind_config(self) -> dict[str, Any]:
+        if self.rewind is None:
+            return {"rewind": "pretrained"}
+        rewind = "step" if self.rewind.step else "trained"
+        return {"rewind": rewind, "rewind_step": self.rewind.step}
+
     def files(self) -> dict[str, bytes]:
         """Return every file of the ticket's folder; equal tickets give equal bytes."""
         from ticketry.card import render_card
@@ -135,6 +151,8 @@ class Ticket:
         files = {MASK_FILE: dump_mask(self.mask)}
         if self.evidence is not None:
             files[EVIDENCE_FILE] = pretty_json(dict(self.evidence))
+        if self.rewind is not None:
+            files[REWIND_FILE] = dump_weights(self.rewind.weights)
         config = self.config()
         config["files"] = {name: sha256_bytes(data) for name, data in files.items()}
         files[CARD_FILE] = render_card(self.evidence, config).encode()
@@ -268,6 +286,8 @@ class Ticket:
     def apply_(self, model: nn.Module, strict: bool = True) -> nn.Module:
         """Set the pruned weights of ``model`` to zero, in place.
 
+        A ticket that carries weights to start from sets the base's tensors to these first.
+
         The model's ``state_dict`` keys stay as they are. Nothing keeps the weights at zero in a
         later training: ``ticketry train`` does.
 
@@ -282,6 +302,7 @@ class Ticket:
             BaseMismatchError: names the tensors that do not fit; the model is unchanged.
         """
         from ticketry.models.loading import apply_mask_, canonical_tensors
+        from ticketry.models.weights import put_weights_
 
         if strict:
             self.validate(model)
@@ -297,6 +318,8 @@ class Ticket:
                     f"{len(unfit)} of {len(self.mask)} masked tensors do not fit the model by "
                     f"name and shape: {_some(unfit)}. This ticket is for a {self.base.model_type}."
                 )
+        if self.rewind is not None:
+            put_weights_(model, self.rewind.weights)
         apply_mask_(model, self.mask)
         return model
 
@@ -315,8 +338,8 @@ def _load(folder: Path) -> Ticket:
     data: dict[str, bytes] = {}
     for name, sha256 in config["files"].items():
         data[name] = read(folder, name)
-        if name == MASK_FILE and is_pickle(data[name]):
-            load_mask(data[name], what=str(folder / name))  # names the pickle
+        if name != EVIDENCE_FILE and is_pickle(data[name]):
+            load_weights(data[name], what=str(folder / name))  # names the pickle
         if sha256_bytes(data[name]) != sha256:
             raise damaged(folder, name)
     mask = load_mask(data[MASK_FILE], what=str(folder / MASK_FILE))
@@ -333,4 +356,22 @@ def _load(folder: Path) -> Ticket:
         model_type=config["model_type"],
         total_parameters=config["total_parameters"],
     )
-    return Ticket(mask, base, config["spec"], evidence)
+    rewind = None
+    if REWIND_FILE in config["files"]:
+        rewind = _load_rewind(data[REWIND_FILE], folder / REWIND_FILE, config, mask)
+    return Ticket(mask, base, config["spec"], evidence, rewind)
+
+
+def _load_rewind(data: bytes, path: Path, config: Mapping[str, Any], mask: Mask) -> Rewind:
+    weights = load_weights(data, what=str(path))
+    strange = sorted(set(weights) - set(config["base_tensors"]))
+    if strange:
+        raise TicketError(f"{path} holds tensors that the base lacks: {_some(strange)}.")
+    unfit = [
+        name
+        for name in mask
+        if name not in weights or tuple(weights[name].shape) != mask.shape(name)
+    ]
+    if unfit:
+        raise TicketError(f"{path} lacks masked tensors, or has other shapes: {_some(unfit)}.")
+    return Rewind(weights, config.get("rewind_step", 0))

@@ -13,19 +13,23 @@ from ticketry.files import sha256_bytes
 
 FORMAT = "ticketry-ticket"
 FORMAT_VERSION = 1
+REWIND_VERSION = 2
+"""Of a ticket that carries weights to start from; without these, nothing changed since 1."""
 CONFIG_FILE = "ticket_config.json"
 MASK_FILE = "ticket_mask.safetensors"
 EVIDENCE_FILE = "ticket_evidence.json"
+REWIND_FILE = "ticket_rewind.safetensors"
 CARD_FILE = "README.md"
 MOST_BYTES: Mapping[str, int] = {
     CONFIG_FILE: 64 << 20,
     EVIDENCE_FILE: 256 << 20,
     MASK_FILE: 64 << 30,
+    REWIND_FILE: 1 << 40,
     CARD_FILE: 16 << 20,
 }
 """Every file of a ticket, and the most bytes of it that are read."""
 
-_HASHED = (MASK_FILE, EVIDENCE_FILE)
+_HASHED = (MASK_FILE, EVIDENCE_FILE, REWIND_FILE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -188,10 +192,10 @@ _CONFIG_TYPES: Mapping[str, type | tuple[type, ...]] = {
 def _check_config(config: dict[str, Any], path: Path) -> None:
     if config.get("format") != FORMAT:
         raise TicketError(f"{path} is not a ticket's: its format is {config.get('format')!r}.")
-    if config.get("format_version") != FORMAT_VERSION:
+    if config.get("format_version") not in (FORMAT_VERSION, REWIND_VERSION):
         raise TicketError(
             f"{path} has format version {config.get('format_version')!r}; this ticketry reads "
-            f"version {FORMAT_VERSION}. Update ticketry."
+            f"versions {FORMAT_VERSION} and {REWIND_VERSION}. Update ticketry."
         )
     faults = [
         name for name, kind in _CONFIG_TYPES.items() if not isinstance(config.get(name, ...), kind)
@@ -204,3 +208,11 @@ def _check_config(config: dict[str, Any], path: Path) -> None:
             raise TicketError(f"{path} names the file {name!r}, which {climbs}; nothing was read.")
     if MASK_FILE not in config["files"]:
         raise TicketError(f"{path} is damaged: it names no {MASK_FILE}.")
+    carries, step = REWIND_FILE in config["files"], config.get("rewind_step", 0)
+    if carries != (config["format_version"] == REWIND_VERSION):
+        raise TicketError(
+            f"{path} is damaged: a ticket of format version {config['format_version']} "
+            f"{'names' if carries else 'lacks'} {REWIND_FILE}."
+        )
+    if type(step) is not int or not 0 <= step < 2**40:
+        raise TicketError(f"{path} is damaged: its rewind_step is {str(step)[:40]}.")

@@ -454,3 +454,17 @@ def test_the_overall_interval_is_what_keeps_mixed_noise_at_its_rate(
     found = simulation.rates(simulation.MIXES[3], -0.01, 10, 600, 300, seed=3)
     assert found.yes <= 0.05 + 2 * found.error < 0.10
     assert found.two_ends > found.yes
+
+
+def test_a_ticket_that_starts_elsewhere_is_not_called_winning() -> None:
+    far = {"random-layerwise": arm("random-layerwise", [250, 255, 251])}
+    scores = [150, 152, 154], [150, 148, 152]
+    here = verdict(*scores, controls=far)
+    elsewhere = verdict(*scores, controls=far, at_theta0=False)
+    assert here.winning is True
+    assert elsewhere.winning is None
+    assert elsewhere.sentences()[0].startswith("Matching ticket: ")
+    assert any("not called a winning ticket" in sentence for sentence in elsewhere.sentences())
+    assert not any("not called a winning ticket" in sentence for sentence in here.sentences())
+    old = {name: value for name, value in here.to_json().items() if name != "at_theta0"}
+    assert Verdict.from_json(old).at_theta0  # evidence of version 0.1.0

@@ -108,7 +108,7 @@ def _interval_rows(verdict: Verdict) -> list[dict[str, str]]:
 
 def _readings(verdict: Verdict) -> list[tuple[str, str]]:
     said = {True: "yes", False: "no", None: "not tested"}
-    winning = said[verdict.winning]
+    winning = said[verdict.winning] if verdict.at_theta0 else "not said: it starts elsewhere"
     if verdict.winning is False and verdict.noninferior != "no":
         winning = "not shown"
     return [

@@ -30,6 +30,7 @@ def judge(
     labels: Sequence[Any],
     metric: Metric,
     margin: float,
+    at_theta0: bool = True,
     bootstrap_samples: int = 10_000,
     seed: int = 0,
 ) -> Verdict:
@@ -46,6 +47,8 @@ def judge(
             each label; none where texts are their own labels.
         metric: what the scores are.
         margin: largest loss that still counts as not worse, in the metric's unit; above 0.
+        at_theta0: whether the ticket starts from the pre-trained weights; one that starts from
+            others is not called winning.
         bootstrap_samples: draws over test examples, at least 100.
         seed: of the draws; equal records and seeds give equal verdicts.
 
@@ -101,7 +104,8 @@ def judge(
         replicates=len(seeds),
         test_examples=len(truth),
         noninferior=answer,
-        winning=None if chance is None else answer == "yes" and chance.beaten,
+        winning=answer == "yes" and chance.beaten if chance is not None and at_theta0 else None,
+        at_theta0=at_theta0,
         matches_paper=metric.sign * (ticket.mean - dense.mean) >= -dense.std - TINY,
         matches_strict=metric.sign * (ticket.mean - dense.mean) >= -TINY,
         replicates_needed=replicates_needed,

@@ -78,7 +78,8 @@ class Verdict(Comparison):
         test_examples: in the test split.
         noninferior: ``yes``, ``no`` or ``inconclusive``: is the ticket at most ``margin`` worse?
         winning: non-inferior, and better than the random-layerwise control; None when that was
-            not run.
+            not run, or when the ticket does not start at θ0.
+        at_theta0: whether the ticket starts from the pre-trained weights.
         matches_paper: the mean is within one standard deviation of dense. Descriptive.
         matches_strict: the mean is at least that of dense. Descriptive.
         replicates_needed: about how many would decide; with ``examples_needed`` when both are
@@ -111,6 +112,7 @@ class Verdict(Comparison):
     undertrained_reference: bool | None
     equal_ticket_pass_rate: float
     controls: Mapping[str, ControlReading]
+    at_theta0: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
@@ -144,6 +146,8 @@ def _read(kind: type[Comparison], data: Any, what: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
         value = data.get(field.name, ...)
+        if value is ... and field.default is not dataclasses.MISSING:
+            continue  # not written by earlier versions
         if value is ... or not _fits(value, str(field.type)):
             found = "is missing" if value is ... else f"is {value!r:.80}"
             raise TicketError(

@@ -32,7 +32,12 @@ def sentences(verdict: Verdict) -> tuple[str, ...]:
     """
     said = [f"{headline(verdict)}: {numbers(verdict)} {_decides(verdict)}".strip()]
     said += [_control(verdict, name, reading) for name, reading in verdict.controls.items()]
-    if verdict.winning is None:
+    if not verdict.at_theta0:
+        said.append(
+            "It starts from weights of its own, not from the pre-trained ones, so it is not called "
+            "a winning ticket, whatever it beats."
+        )
+    elif verdict.winning is None:
         said.append(
             f"The {CHANCE} control was not run, so whether chance does as well, and whether this "
             "is a winning ticket, is not known."
