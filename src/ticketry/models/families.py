@@ -15,6 +15,35 @@ from ticketry.errors import ScopeError, UnknownNameError, unknown_name_message
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How one tensor of a layer is shared by the layer's heads or neurons.
+
+    Attributes:
+        tensor: its name, ``*`` for each number of the layer.
+        axis: that is cut into one slice for each unit, from 0.
+        blocks: parts that are cut each by itself, such as 3 for fused queries, keys and values.
+    """
+
+    tensor: str
+    axis: int
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the heads or neurons of a layer lie.
+
+    Attributes:
+        cuts: the layer's tensors; a model may lack any but the first (a gate).
+        count: configuration keys for the number of units, the first that is there; none: one unit
+            for each index of the first cut.
+    """
+
+    cuts: tuple[Cut, ...]
+    count: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Family:
     """What is known about one ``model_type``.
 
@@ -24,6 +53,8 @@ class Family:
         embeddings: globs of the tensors that ``freeze_embeddings`` freezes.
         pooler: globs of backbone tensors that a checkpoint may lack; then they belong to the head.
         reserved_positions: rows of the position table that no token can use.
+        heads: where attention heads lie; empty where there are none.
+        neurons: where MLP neurons lie.
     """
 
     model_type: str
@@ -31,6 +62,8 @@ class Family:
     embeddings: tuple[str, ...]
     pooler: tuple[str, ...] = ()
     reserved_positions: int = 0
+    heads: tuple[Layout, ...] = ()
+    neurons: tuple[Layout, ...] = ()
 
 
 # The six block matrices of BERT and RoBERTa, each by its name: a looser glob would also catch the
@@ -42,6 +75,22 @@ _BERT_BLOCK = (
     "encoder.layer.*.attention.output.dense.weight",
     "encoder.layer.*.intermediate.dense.weight",
     "encoder.layer.*.output.dense.weight",
+)
+
+_BERT_HEADS = Layout(
+    (
+        Cut("encoder.layer.*.attention.self.query.weight", 0),
+        Cut("encoder.layer.*.attention.self.key.weight", 0),
+        Cut("encoder.layer.*.attention.self.value.weight", 0),
+        Cut("encoder.layer.*.attention.output.dense.weight", 1),
+    ),
+    ("num_attention_heads",),
+)
+_BERT_NEURONS = Layout(
+    (
+        Cut("encoder.layer.*.intermediate.dense.weight", 0),
+        Cut("encoder.layer.*.output.dense.weight", 1),
+    )
 )
 
 FAMILIES: Mapping[str, Family] = {
@@ -58,6 +107,8 @@ FAMILIES: Mapping[str, Family] = {
             },
             embeddings=("embeddings.*",),
             pooler=("pooler.*",),
+            heads=(_BERT_HEADS,),
+            neurons=(_BERT_NEURONS,),
         ),
         # No `bert-paper` here: RoBERTa's classifier drops the base's pooler for a head of its own,
         # and most RoBERTa checkpoints lack one.
@@ -67,6 +118,8 @@ FAMILIES: Mapping[str, Family] = {
             embeddings=("embeddings.*",),
             pooler=("pooler.*",),
             reserved_positions=2,
+            heads=(_BERT_HEADS,),
+            neurons=(_BERT_NEURONS,),
         ),
         Family(
             "distilbert",
@@ -84,6 +137,25 @@ FAMILIES: Mapping[str, Family] = {
                 )
             },
             embeddings=("embeddings.*",),
+            heads=(
+                Layout(
+                    (
+                        Cut("transformer.layer.*.attention.q_lin.weight", 0),
+                        Cut("transformer.layer.*.attention.k_lin.weight", 0),
+                        Cut("transformer.layer.*.attention.v_lin.weight", 0),
+                        Cut("transformer.layer.*.attention.out_lin.weight", 1),
+                    ),
+                    ("n_heads",),
+                ),
+            ),
+            neurons=(
+                Layout(
+                    (
+                        Cut("transformer.layer.*.ffn.lin1.weight", 0),
+                        Cut("transformer.layer.*.ffn.lin2.weight", 1),
+                    )
+                ),
+            ),
         ),
         # Conv1D stores [in, out], the transpose of a Linear; a mask knows no direction.
         Family(
@@ -100,6 +172,13 @@ FAMILIES: Mapping[str, Family] = {
                 )
             },
             embeddings=("wte.*", "wpe.*"),
+            heads=(
+                Layout(
+                    (Cut("h.*.attn.c_attn.weight", 1, blocks=3), Cut("h.*.attn.c_proj.weight", 0)),
+                    ("n_head",),
+                ),
+            ),
+            neurons=(Layout((Cut("h.*.mlp.c_fc.weight", 1), Cut("h.*.mlp.c_proj.weight", 0))),),
         ),
     )
 }
