@@ -55,7 +55,7 @@ class Matrices:
         """Yield [first, last) outputs of bands: a multiple of ``rows``, about a piece each."""
         outputs, inputs = self.sizes[name]
         height = max(1, keying.CHUNK // max(1, inputs * rows)) * rows
-        for start in range(0, outputs, height):
+        for start in range(0, outputs if inputs else 0, height):
             yield start, min(start + height, outputs)
 
 
