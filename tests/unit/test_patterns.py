@@ -155,8 +155,8 @@ def test_weights_outside_every_unit_are_kept_as_far_as_within_keeps_them() -> No
 def test_a_unit_that_within_keeps_in_part_is_pruned() -> None:
     within = Mask(
         {
-            "q": torch.tensor([[T, F], [T, T], [T, T]]),  # a weight of head 0
-            "o": torch.tensor([[T, T, F], [T, T, T]]),  # a weight of head 2
+            "q": torch.tensor([[T, T], [T, T], [T, F]]),  # not all of head 2
+            "o": torch.tensor([[F, T, T], [T, T, T]]),  # not all of head 0
         }
     )
     mask = select(ATTENTION, 1 / 3, pattern="head", units=HEADS, within=within)

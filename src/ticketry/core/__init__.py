@@ -14,6 +14,6 @@
     schedule.py   the sparsity after each round of a search
     codec.py      packed bits <-> few bytes
 
-Only torch and numpy are imported here. What goes with what, ``ticketry/combination.py`` says without
-torch.
+Only torch and numpy are imported here. What goes with what is said without
+torch, in ``ticketry/combination.py``.
 """
