@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Mask", "Ticket", "Verdict", "__version__", "find", "train", "verify"]
+__all__ = ["Mask", "Ticket", "TicketCallback", "Verdict", "__version__", "find", "train", "verify"]
 
 if TYPE_CHECKING:
     from ticketry.api import find, train, verify
+    from ticketry.callback import TicketCallback
     from ticketry.core.mask import Mask
     from ticketry.ticket import Ticket
     from ticketry.verdict import Verdict
@@ -18,6 +19,7 @@ _HOMES = {
     "verify": "ticketry.api",
     "train": "ticketry.api",
     "Ticket": "ticketry.ticket",
+    "TicketCallback": "ticketry.callback",
     "Mask": "ticketry.core.mask",
     "Verdict": "ticketry.verdict",
 }

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ticketry.core.mask import Mask
 from ticketry.errors import MaskError, TrainingError
-from ticketry.models.loading import masked_parameters
+from ticketry.models.loading import canonical_parameters, masked_parameters
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integer type with the bits of a floating-point type of that many bytes."""
@@ -91,9 +91,33 @@ class MaskEnforcer:
             zero_pruned_(parameter, keep)
             if parameter.grad is not None:
                 zero_pruned_(parameter.grad, keep)
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    zero_pruned_(value, keep)
+        self.clear_moments(optimizer)
+
+    @torch.no_grad()
+    def clear_moments(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set to zero what an optimizer remembers of the pruned weights, where it has their shape.
+
+        Means over rows and columns (Adafactor's) only scale a gradient, and may stay.
+
+        Raises:
+            TrainingError: it remembers them in a form that cannot be cleared, such as 8 bits.
+        """
+        for name, parameter in self._parameters.items():
+            for what, value in optimizer.state.get(parameter, {}).items():
+                if not isinstance(value, Tensor) or value.shape != parameter.shape:
+                    continue
+                if not value.is_floating_point() or value.element_size() not in _BITS:
+                    raise TrainingError(
+                        f"the optimizer's {what} of {name} is {value.dtype}; expected a state in "
+                        "floating point of 2 to 8 bytes, whose pruned entries can be cleared. "
+                        "Start with a fresh optimizer, or one of another kind."
+                    )
+                zero_pruned_(value, self._keep[name].to(value.device))
+
+    def holds(self, model: nn.Module) -> bool:
+        """Say whether a model's masked parameters are still the very ones that are enforced."""
+        found = canonical_parameters(model)
+        return all(found.get(name) is parameter for name, parameter in self._parameters.items())
 
     def detach(self) -> None:
         """Remove every hook; the weights stay as they are."""
@@ -119,13 +143,20 @@ class MaskEnforcer:
         Raises:
             TrainingError: names the tensor; something besides the training loop changed it.
         """
-        for name, parameter in self._parameters.items():
-            revived = int((parameter.ne(0) & (self._keep[name] == 0)).sum())
-            if revived:
-                raise TrainingError(
-                    f"{revived} pruned weights of {name} are not zero after training; expected "
-                    "none. Something changed the weights beside the optimizer's step."
-                )
+        for name, revived in self.revived().items():
+            raise TrainingError(
+                f"{revived} pruned weights of {name} are not zero after training; expected "
+                "none. Something changed the weights beside the optimizer's step."
+            )
+
+    @torch.no_grad()
+    def revived(self) -> dict[str, int]:
+        """Return how many pruned weights are not zero, by tensor; those without any left out."""
+        counts = {
+            name: int((parameter.ne(0) & (self._keep[name] == 0)).sum())
+            for name, parameter in self._parameters.items()
+        }
+        return {name: count for name, count in counts.items() if count}
 
 
 def zero_pruned_(values: Tensor, keep: Tensor) -> None:

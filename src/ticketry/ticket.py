@@ -254,6 +254,23 @@ class Ticket:
         Raises:
             BaseMismatchError: names the tensors that are missing, of another shape or value.
         """
+        if differing := self.differing(model):
+            raise BaseMismatchError(
+                f"{len(differing)} of {len(self.base.tensors)} tensors differ from this ticket's "
+                f"base {self.base.name}{_at(self.base.revision)}: {_some(differing)}. "
+                "Load that base, or pass strict=False to mask this model all the same."
+            )
+
+    def differing(self, model: nn.Module, hashes: Mapping[str, str] | None = None) -> list[str]:
+        """Return the names of the tensors whose values are not the base's, sorted.
+
+        Args:
+            model: the base model, or any task model of transformers built on it.
+            hashes: of other weights to compare with, by canonical name.
+
+        Raises:
+            BaseMismatchError: names the tensors that are missing or of another shape.
+        """
         from ticketry.models.loading import canonical_tensors, tensor_hashes
 
         tensors = canonical_tensors(model)
@@ -273,15 +290,9 @@ class Ticket:
                 f"the model has other shapes than this ticket's base {self.base.name}: "
                 f"{_some(shapes)}."
             )
-        known = {name: tensors[name] for name in self.base.tensors if name in tensors}
-        found = tensor_hashes(known)
-        differing = sorted(name for name in known if found[name] != self.base.tensors[name])
-        if differing:
-            raise BaseMismatchError(
-                f"{len(differing)} of {len(known)} tensors differ from this ticket's base "
-                f"{self.base.name}{_at(self.base.revision)}: {_some(differing)}. "
-                "Load that base, or pass strict=False to mask this model all the same."
-            )
+        expected = self.base.tensors if hashes is None else hashes
+        found = tensor_hashes({name: tensors[name] for name in expected if name in tensors})
+        return sorted(name for name in found if found[name] != expected[name])
 
     def apply_(self, model: nn.Module, strict: bool = True) -> nn.Module:
         """Set the pruned weights of ``model`` to zero, in place.

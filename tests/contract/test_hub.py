@@ -218,7 +218,7 @@ PULLS = {
     "not a/hub/id": "this is not a hub id; expected USER/NAME.",
     "eve/climbs": "names the file '../../../secret', which climbs out of the folder; nothing was",
     "eve/foreign": "names the file 'model.safetensors', which is not known; nothing was read",
-    "eve/version": "has format version 99; this ticketry reads version 1",
+    "eve/version": "has format version 99; this ticketry reads versions 1 and 2",
     "eve/json": "is not JSON",
     "eve/flipped": "is damaged or was edited: its SHA-256 is not the one in ticket_config.json",
     "eve/evidence": "is damaged or was edited: its SHA-256 is not the one in ticket_config.json",
