@@ -16,6 +16,7 @@ from ticketry.errors import InputError
 from ticketry.hub import CARD_PLACE, TAG
 from ticketry.metrics import say_difference, say_score, unit_of
 from ticketry.options import PACKAGED_MODEL
+from ticketry.tasks.objectives import PIPELINES
 from ticketry.verdict import Verdict
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -163,7 +164,7 @@ def _of_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
         "data_sizes": ", ".join(
             f"{data[split]:,} {split}" for split in ("train", "validation", "test")
         ),
-        "labels": ", ".join(map(str, data["labels"])),
+        "labels": ", ".join(map(str, data["labels"])) or "none",
         "recipe": evidence["recipe"].get("description", "not recorded"),
         "command": _code(evidence["command"], "sh"),
         "warnings": evidence["warnings"],
@@ -186,5 +187,6 @@ def _front_matter(evidence: Mapping[str, Any] | None, config: Mapping[str, Any])
         if _HUB_ID.fullmatch(evidence["task"]):
             fields["datasets"] = [evidence["task"]]
         fields["metrics"] = [evidence["metric"]]
-        fields["pipeline_tag"] = "text-classification"
+        objective = evidence["data"].get("objective", "classification")
+        fields["pipeline_tag"] = PIPELINES.get(objective, "text-classification")
     return _Ready(yaml.safe_dump(fields, sort_keys=True, allow_unicode=True))

@@ -52,7 +52,11 @@ def find(
     text_column: flags.TextColumn = None,
     text_pair_column: flags.PairColumn = None,
     label_column: flags.LabelColumn = None,
+    label_columns: flags.LabelColumns = None,
+    objective: flags.Objective = None,
+    data_config: flags.DataConfig = None,
     test_data: flags.TestData = None,
+    test_split: flags.TestSplit = None,
     sparsity: flags.Sparsity = None,
     method: flags.Method = None,
     source: flags.Source = None,
@@ -113,7 +117,11 @@ def verify(
     text_column: flags.TextColumn = None,
     text_pair_column: flags.PairColumn = None,
     label_column: flags.LabelColumn = None,
+    label_columns: flags.LabelColumns = None,
+    objective: flags.Objective = None,
+    data_config: flags.DataConfig = None,
     test_data: flags.TestData = None,
+    test_split: flags.TestSplit = None,
     model: flags.Model = None,
     revision: flags.Revision = None,
     replicates: Annotated[int | None, typer.Option(help="Fine-tunings an arm; default 5.")] = None,
@@ -155,7 +163,11 @@ def train(
     text_column: flags.TextColumn = None,
     text_pair_column: flags.PairColumn = None,
     label_column: flags.LabelColumn = None,
+    label_columns: flags.LabelColumns = None,
+    objective: flags.Objective = None,
+    data_config: flags.DataConfig = None,
     test_data: flags.TestData = None,
+    test_split: flags.TestSplit = None,
     model: flags.Model = None,
     revision: flags.Revision = None,
     recipe: flags.RecipeName = None,
@@ -183,10 +195,13 @@ def train(
     if as_json:
         _print_json({"out": str(place["out"]), **record})
         return
+    from ticketry.tasks.objectives import AUTO_CLASSES
+
+    loader = AUTO_CLASSES.get(record["objective"], "AutoModelForSequenceClassification")
     typer.echo(
         f"Wrote {place['out']}: a sparse model, "
         f"validation {record['validation_score']:.4f}, test {record['test_score']:.4f}.\n"
-        f"Load it with AutoModelForSequenceClassification.from_pretrained({str(place['out'])!r})."
+        f"Load it with {loader}.from_pretrained({str(place['out'])!r})."
     )
 
 

@@ -21,6 +21,7 @@ from ticketry.searchspec import SearchSpec, check_search
 SCHEMA_VERSION = 1
 
 DTYPES = ("float32", "bfloat16")
+TEXT_OBJECTIVES = ("classification", "regression", "multi-label", "causal-lm")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -104,7 +105,15 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which data: a named task, or a file or hub dataset with its columns."""
+    """Which data: a named task, or a file or hub dataset with its columns.
+
+    Attributes:
+        task: a name, or the path of a task's YAML file.
+        label_columns: columns of 0 and 1, one for each label, instead of ``label_column``.
+        objective: what is learned; classification when not given.
+        data_config: of a hub data set that has several.
+        test_split: the split of a hub data set that is tested on.
+    """
 
     task: str | None = None
     data: str | None = None
@@ -113,11 +122,28 @@ class DataSpec:
     label_column: str | None = None
     test_data: str | None = None
     split_seed: int = 0
+    label_columns: tuple[str, ...] = ()
+    objective: str | None = None
+    data_config: str | None = None
+    test_split: str | None = None
 
     @property
     def label(self) -> str:
         """A short name for messages."""
         return self.task or self.data or "?"
+
+
+DATA_OPTIONS: Mapping[str, str] = {
+    "--text-column": "text_column",
+    "--text-pair-column": "text_pair_column",
+    "--label-column": "label_column",
+    "--label-columns": "label_columns",
+    "--objective": "objective",
+    "--test-data": "test_data",
+    "--data-config": "data_config",
+    "--test-split": "test_split",
+}
+"""Options that go with ``--data`` -> their fields."""
 
 
 @dataclass(frozen=True)
@@ -171,24 +197,58 @@ def check_recipe(recipe: Recipe) -> list[str]:
 def check_data(data: DataSpec) -> list[str]:
     """Return every fault of a data choice that can be seen without opening it."""
     faults: list[str] = []
-    columns = {
-        "--text-column": data.text_column,
-        "--text-pair-column": data.text_pair_column,
-        "--label-column": data.label_column,
-        "--test-data": data.test_data,
-    }
+    given = {option: getattr(data, field) for option, field in DATA_OPTIONS.items()}
+    given = {option: value for option, value in given.items() if value}
     if data.task and data.data:
         faults.append("--task and --data were both given; give one.")
     elif not data.task and not data.data:
         faults.append("neither --task nor --data was given; name a task or a file.")
     elif data.task:
-        given = [option for option, value in columns.items() if value]
         if given:
-            faults.append(f"{', '.join(given)} go with --data; a named --task knows its columns.")
+            names = ", ".join(given)
+            faults.append(f"{names} go with --data; a named --task knows its columns.")
+    elif data.objective and data.objective not in TEXT_OBJECTIVES:
+        faults.append(unknown_name_message("--objective", data.objective, TEXT_OBJECTIVES))
     else:
-        for option in ("--text-column", "--label-column"):
-            if not columns[option]:
-                faults.append(f"--data needs {option}: the column's name in the file.")
+        faults += _check_columns(data, given)
+    if data.test_data and data.test_split:
+        faults.append("--test-data and --test-split were both given; give one.")
+    return faults
+
+
+def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
+    """Return the faults of an objective's columns."""
+    objective = data.objective or "classification"
+    plain_text = str(data.data).lower().endswith(".txt")
+    faults = []
+    if not data.text_column and not plain_text:
+        faults.append("--data needs --text-column: the column's name in the file.")
+    if objective == "causal-lm":
+        labels = ("--label-column", "--label-columns", "--text-pair-column")
+        if some := [option for option in labels if option in given]:
+            faults.append(
+                f"{', '.join(some)} and --objective causal-lm exclude each other: it learns from "
+                "one text alone."
+            )
+        return faults
+    if plain_text:
+        faults.append(
+            f"--data {data.data} is text without labels, for --objective causal-lm; "
+            f"{objective} needs a table."
+        )
+    elif objective == "multi-label":
+        if bool(data.label_column) == bool(data.label_columns):
+            faults.append(
+                "--objective multi-label needs either --label-column (names separated by ;) or "
+                "--label-columns (of 0 and 1)."
+            )
+        elif len(data.label_columns) == 1:
+            faults.append("--label-columns names one column; expected at least two.")
+    else:
+        if data.label_columns:
+            faults.append("--label-columns go with --objective multi-label.")
+        if not data.label_column:
+            faults.append("--data needs --label-column: the column's name in the file.")
     return faults
 
 

@@ -11,13 +11,30 @@ Model = Annotated[
     str | None, typer.Option(help="'minilm' (packaged), a Hugging Face folder, or a hub id.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Of the hub id: a branch, tag or commit.")]
-Task = Annotated[str | None, typer.Option(help="A task that `ticketry tasks` lists.")]
+Task = Annotated[
+    str | None, typer.Option(help="A task that `ticketry tasks` lists, or a task's YAML file.")
+]
 Data = Annotated[
-    str | None, typer.Option(help="CSV, TSV, JSONL or parquet file, or a hub dataset id.")
+    str | None, typer.Option(help="CSV, TSV, JSONL, parquet or .txt file, or a hub dataset id.")
 ]
 TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
-LabelColumn = Annotated[str | None, typer.Option(help="The column of the class.")]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="The column of the class, the number, or names split by ';'.")
+]
+LabelColumns = Annotated[
+    str | None, typer.Option(help="Columns of 0 and 1, comma-separated, for multi-label.")
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(help="classification | regression | multi-label | causal-lm, for --data."),
+]
+DataConfig = Annotated[
+    str | None, typer.Option(help="Of a hub dataset that has several configurations.")
+]
+TestSplit = Annotated[
+    str | None, typer.Option(help="The split of a hub dataset to test on; default test.")
+]
 TestData = Annotated[
     str | None, typer.Option(help="A file to test on; otherwise a part is split off --data.")
 ]

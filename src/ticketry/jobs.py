@@ -216,7 +216,8 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
         write_model(store, step.key, place.out)
         record = store.record(step.key)
     shutil.rmtree(work, ignore_errors=True)
-    return {name: value for name, value in record.items() if name != "predictions"}
+    kept = {name: value for name, value in record.items() if name != "predictions"}
+    return {**kept, "objective": scene.data.objective}
 
 
 def _rewind(search: Search, store: Store) -> Rewind | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import (
+    DATA_OPTIONS,
     RECIPES,
     DataSpec,
     FindSpec,
@@ -19,7 +20,7 @@ from ticketry.searchspec import N_OF_M, SearchSpec
 
 PACKAGED_MODEL = "minilm"
 
-_DATA = ("task", "data", "text_column", "text_pair_column", "label_column", "test_data")
+_DATA = ("task", "data", *DATA_OPTIONS.values())
 _SEARCH = tuple(field.name for field in dataclasses.fields(SearchSpec))
 _RECIPE = {
     "epochs": "epochs",
@@ -120,6 +121,7 @@ def _density_file(path: Path, faults: list[str]) -> Any:
 def build_data(options: Mapping[str, Any]) -> DataSpec:
     """Return the data choice."""
     chosen: dict[str, Any] = {name: options.get(name) for name in _DATA}
+    chosen["label_columns"] = as_names(chosen["label_columns"] or ())
     return DataSpec(**chosen)
 
 
@@ -211,7 +213,7 @@ def check_types(options: Mapping[str, Any]) -> list[str]:
         elif name in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 faults.append(f"{shown} is {value!r}; expected a number.")
-        elif name in ("scope", "controls"):
+        elif name in ("scope", "controls", "label_columns"):
             if not isinstance(value, str | list | tuple):
                 faults.append(f"{shown} is {value!r}; expected names.")
         elif name in ("grid", "layer_densities"):

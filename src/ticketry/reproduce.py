@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import RECIPES, DataSpec, FindSpec
+from ticketry.config import DATA_OPTIONS, RECIPES, DataSpec, FindSpec
 from ticketry.searchspec import SearchSpec
 
 _RECIPE_FLAGS = {
@@ -38,15 +38,14 @@ _SEARCH_FLAGS = (
 
 def data_flags(data: DataSpec) -> list[str]:
     """Return the options that choose the data."""
-    flags = {
-        "--task": data.task,
-        "--data": data.data,
-        "--text-column": data.text_column,
-        "--text-pair-column": data.text_pair_column,
-        "--label-column": data.label_column,
-        "--test-data": data.test_data,
+    flags = {"--task": data.task, "--data": data.data}
+    flags |= {option: getattr(data, field) for option, field in DATA_OPTIONS.items()}
+    shown = {
+        flag: ",".join(value) if isinstance(value, tuple) else value
+        for flag, value in flags.items()
+        if value
     }
-    return [f"{flag} {shlex.quote(value)}" for flag, value in flags.items() if value]
+    return [f"{flag} {shlex.quote(value)}" for flag, value in shown.items()]
 
 
 def shared_flags(spec: FindSpec) -> list[str]:

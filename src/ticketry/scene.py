@@ -37,6 +37,7 @@ class Scene:
         notes: what the user is told before the run.
         units: the heads or neurons in scope, for a pattern of these.
         input_axes: of the tensors in scope, for a pattern that looks at them.
+        blocks: of each split's texts, where these are cut into blocks (language modelling).
     """
 
     base: Base
@@ -48,6 +49,7 @@ class Scene:
     notes: tuple[str, ...] = ()
     units: tuple[Unit, ...] | None = None
     input_axes: Mapping[str, int] | None = None
+    blocks: tuple[int, int, int] | None = None
 
     @property
     def context_key(self) -> str:
@@ -56,7 +58,9 @@ class Scene:
 
     @property
     def sizes(self) -> Sizes:
-        """Examples per split."""
+        """Examples per split: texts, or blocks of them."""
+        if self.blocks is not None:
+            return Sizes(*self.blocks)
         data = self.data
         return Sizes(len(data.train), len(data.validation), len(data.test))
 
@@ -71,6 +75,8 @@ class Scene:
         sample = self.data.train.texts[:500]
         words = sum(len(text.split()) for text in sample) / max(len(sample), 1)
         tokens = min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
+        if self.blocks is not None:
+            tokens = self.recipe.max_length_tokens
         return 6.0 * self.prunable * tokens
 
     def describe_data(self) -> dict[str, Any]:
@@ -82,6 +88,7 @@ class Scene:
             "validation": len(data.validation),
             "test": len(data.test),
             "labels": list(data.labels),
+            "objective": data.objective,
             "notes": list(data.notes),
         }
 
@@ -116,6 +123,7 @@ def prepare(
     Raises:
         InputError: the model or the data cannot be used, or the device is absent.
     """
+    from ticketry.models.heads import pretrained_head
     from ticketry.models.loading import (
         base_sha256,
         canonical_tensors,
@@ -127,23 +135,10 @@ def prepare(
         source_files,
         tensor_hashes,
     )
-    from ticketry.tasks.files import load_file
-    from ticketry.tasks.registry import load_task
+    from ticketry.tasks.objectives import block_counts
+    from ticketry.tasks.sources import data_files, load_data
 
-    if data_spec.task:
-        data = load_task(data_spec.task, split_seed=data_spec.split_seed, say=say)
-    else:
-        assert data_spec.data
-        assert data_spec.text_column
-        assert data_spec.label_column
-        data = load_file(
-            data_spec.data,
-            text_column=data_spec.text_column,
-            text_pair_column=data_spec.text_pair_column,
-            label_column=data_spec.label_column,
-            test_data=data_spec.test_data,
-            seed=data_spec.split_seed,
-        )
+    data = load_data(data_spec, say)
     notes = list(data.notes)
     wanted = recipe.train_samples
     if wanted is not None and wanted < len(data.train):
@@ -154,13 +149,16 @@ def prepare(
             "examples there are; all are used"
         )
     reference = resolve(model, revision, say=say)
-    limit = length_limit(reference, load_tokenizer(reference))
+    tokenizer = load_tokenizer(reference)
+    limit = length_limit(reference, tokenizer)
     if limit is not None and limit < recipe.max_length_tokens:
         notes.append(
             f"{model} reads at most {limit} tokens; --max-length {recipe.max_length_tokens} is "
             "capped to that"
         )
+    blocks = block_counts(data, tokenizer, min(limit or math.inf, recipe.max_length_tokens))
     backbone = load_backbone(reference)
+    head = tensor_hashes(pretrained_head(reference, data.objective))
     if ticket is not None:
         ticket.validate(backbone)
     tensors = canonical_tensors(backbone)
@@ -185,7 +183,8 @@ def prepare(
     context = Context(
         base_name=model,
         base_revision=reference.revision,
-        base_sha256=base.sha256,
+        # A pre-trained head is part of θ0, but not of the ticket's base.
+        base_sha256=fingerprint([base.sha256, head]) if head else base.sha256,
         data_sha256=data.sha256,
         scope=names,
         recipe=asdict(recipe),
@@ -198,11 +197,12 @@ def prepare(
         data=data,
         recipe=recipe,
         context=context,
-        inputs=[*source_files(reference), *_data_files(data_spec)],
+        inputs=[*source_files(reference), *data_files(data_spec)],
         shapes={name: tuple(tensors[name].shape) for name in names},
         notes=tuple(notes),
         units=units,
         input_axes=axes_for(backbone, pattern, names),
+        blocks=blocks,
     )
 
 
@@ -213,8 +213,3 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device is cuda, but torch sees no GPU here; use cpu or auto.")
     return device
-
-
-def _data_files(data: DataSpec) -> list[Path]:
-    named = (data.data, data.test_data)
-    return [Path(name) for name in named if name and Path(name).is_file()]

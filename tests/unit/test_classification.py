@@ -24,7 +24,8 @@ from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, TrainingError
 from ticketry.models.loading import load_backbone, resolve, tensor_hashes
 from ticketry.tasks.base import Split
-from ticketry.tasks.classification import BatchPlan, Encoded, SequenceClassification
+from ticketry.tasks.classification import SequenceClassification
+from ticketry.tasks.encoding import BatchPlan, Encoded
 from ticketry.tasks.workload import training_steps
 
 RECIPE = Recipe(epochs=2, batch_size=8, max_length_tokens=16)

@@ -26,6 +26,7 @@ class Head:
         task_model: for messages, such as ``sequence classifier``.
         problem_type: of the configuration; None leaves it out.
         labels: whether the head has an output for each label (or one for a number).
+        pretrained: the head is the checkpoint's own, not a fresh one.
         expected: models that have one, for messages.
     """
 
@@ -33,6 +34,7 @@ class Head:
     task_model: str
     problem_type: str | None = None
     labels: bool = True
+    pretrained: bool = False
     expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
 
 
@@ -53,6 +55,7 @@ HEADS: Mapping[str, Head] = {
         "MODEL_FOR_CAUSAL_LM_MAPPING",
         "causal language model",
         labels=False,
+        pretrained=True,
         expected="a decoder such as GPT-2, Llama or Qwen",
     ),
     "image-classification": Head(
@@ -70,6 +73,7 @@ def load_task_model(
     head_seed: int,
     *,
     weights: Mapping[str, Tensor] | None = None,
+    head_weights: Mapping[str, Tensor] | None = None,
     attention: str | None = None,
 ) -> PreTrainedModel:
     """Build an objective's task model at θ0: the base's weights and a fresh head.
@@ -81,7 +85,9 @@ def load_task_model(
             language modelling.
         head_seed: decides the head's initial values alone; the global RNG is neither read nor
             moved. A head that the checkpoint holds is not used: every arm starts from the seed.
+            Of language modelling the head is the checkpoint's, and no seed counts.
         weights: the base's tensors by canonical name, to save reading them again; copied.
+        head_weights: :func:`pretrained_head`, to save reading it again; copied.
         attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
     Returns:
         The model in eval mode, fp32, on the CPU.
@@ -95,29 +101,13 @@ def load_task_model(
     head = HEADS[objective]
     if weights is None:
         weights = canonical_tensors(load_backbone(base))
-    settings: dict[str, Any] = {}
-    if head.labels:
-        settings = {
-            "num_labels": len(label_names),
-            "id2label": dict(enumerate(label_names)),
-            "label2id": {label: index for index, label in enumerate(label_names)},
-        }
-    with loading(base):
-        config = AutoConfig.from_pretrained(
-            str(base.path), local_files_only=True, trust_remote_code=False, **settings
-        )
-        if head.problem_type is not None:
-            config.problem_type = head.problem_type
-    try:
-        model_class: Any = getattr(transformers, head.mapping)[type(config)]
-    except KeyError as error:
-        raise ModelError(
-            f"{base.name!r} is a {config.model_type} model, for which transformers has no "
-            f"{head.task_model}; give {head.expected}."
-        ) from error
+    config, model_class = _task_class(base, objective, label_names)
     prefix = model_class.base_model_prefix
     # Cloned: transformers puts the given tensors into the model, and training would change ours.
     state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
+    if head.pretrained:
+        own = pretrained_head(base, objective) if head_weights is None else head_weights
+        state |= {name: tensor.clone() for name, tensor in own.items()}
     options = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel
     with loading(base), torch.random.fork_rng(devices=[]):
@@ -140,3 +130,85 @@ def load_task_model(
             f"{some_names(lost)}; they would start at random. Expected only a head to be new."
         )
     return model
+
+
+def _task_class(base: BaseRef, objective: str, label_names: Sequence[str]) -> tuple[Any, Any]:
+    """Return the configuration of an objective's task model, and its class."""
+    head = HEADS[objective]
+    settings: dict[str, Any] = {}
+    if head.labels:
+        settings = {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {label: index for index, label in enumerate(label_names)},
+        }
+    with loading(base):
+        config = AutoConfig.from_pretrained(
+            str(base.path), local_files_only=True, trust_remote_code=False, **settings
+        )
+        if head.problem_type is not None:
+            config.problem_type = head.problem_type
+    try:
+        model_class: Any = getattr(transformers, head.mapping)[type(config)]
+    except KeyError as error:
+        raise ModelError(
+            f"{base.name!r} is a {config.model_type} model, for which transformers has no "
+            f"{head.task_model}; give {head.expected}."
+        ) from error
+    if head.pretrained and _reads_both_ways(config):
+        raise ModelError(
+            f"{base.name!r} is a {config.model_type} model, whose tokens see those after them, so "
+            f"it cannot predict the next one; give {head.expected}."
+        )
+    return config, model_class
+
+
+def _reads_both_ways(config: Any) -> bool:
+    """Say whether a model is an encoder: one pre-trained to fill in masked tokens."""
+    masked: Any = transformers.MODEL_FOR_MASKED_LM_MAPPING
+    return type(config) in masked and not getattr(config, "is_decoder", False)
+
+
+def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
+    """Return the head that a checkpoint brings along, by its names in the task model.
+
+    Args:
+        base: the base model.
+        objective: a key of :data:`HEADS`.
+    Returns:
+        Nothing for an objective whose head is fresh, or where the head is the embedding itself
+        (tied weights).
+
+    Raises:
+        UnknownNameError: an unknown objective.
+        ModelError: the checkpoint lacks a head that is not tied, or the base is no such model.
+    """
+    if objective not in HEADS:
+        raise unknown_name("objective", objective, HEADS)
+    head = HEADS[objective]
+    if not head.pretrained:
+        return {}
+    _, model_class = _task_class(base, objective, ())
+    with loading(base):
+        model, info = model_class.from_pretrained(
+            str(base.path),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    inside = f"{model_class.base_model_prefix}."
+    lost = [name for name in sorted(info["missing_keys"]) if not name.startswith(inside)]
+    if lost:
+        raise ModelError(
+            f"the checkpoint of {base.name!r} has no language-modelling head: it lacks "
+            f"{some_names(lost)}, and its embeddings are not tied to it. A fresh head would not "
+            "be the pre-trained model; give the checkpoint that AutoModelForCausalLM saves."
+        )
+    body = {id(tensor) for tensor in model.base_model.state_dict(keep_vars=True).values()}
+    return {
+        name: tensor.detach()
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if id(tensor) not in body
+    }

@@ -290,7 +290,7 @@ def _data(evidence: Mapping[str, Any]) -> dict[str, Any]:
     cut = data.get("truncated") or {}
     return {
         "source": data["source"],
-        "labels": ", ".join(str(label) for label in data["labels"]),
+        "labels": ", ".join(str(label) for label in data["labels"]) or "none",
         "splits": [
             {
                 "name": name,

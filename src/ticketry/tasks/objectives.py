@@ -13,16 +13,53 @@ if TYPE_CHECKING:
     from ticketry.tasks.base import TaskData
 
 
-def _classification(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+def _text(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.classification import SequenceClassification
 
     return SequenceClassification(base, data, recipe)
 
 
+def _language(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.language import CausalLM
+
+    return CausalLM(base, data, recipe)
+
+
 OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
-    "classification": _classification,
+    "classification": _text,
+    "regression": _text,
+    "multi-label": _text,
+    "causal-lm": _language,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
+
+
+def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, int, int] | None:
+    """Return how many blocks each split is cut into; None where an example is a text.
+
+    Args:
+        data: the splits.
+        tokenizer: the base's.
+        length: tokens of a block.
+    """
+    if data.objective != "causal-lm":
+        return None
+    from ticketry.tasks import language
+
+    return language.block_counts(tokenizer, data, int(length))
+
+
+AUTO_CLASSES: Mapping[str, str] = {
+    "causal-lm": "AutoModelForCausalLM",
+    "image-classification": "AutoModelForImageClassification",
+}
+"""Objective -> transformers' class that loads a trained model; else that of text classifiers."""
+
+PIPELINES: Mapping[str, str] = {
+    "causal-lm": "text-generation",
+    "image-classification": "image-classification",
+}
+"""Objective -> the hub's pipeline; else ``text-classification``."""
 
 
 def workload_for(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:

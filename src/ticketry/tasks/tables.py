@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,10 @@ from typing import Any
 from ticketry.errors import DataError, nearest
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".txt")
+TEXT = "text"
+"""The one column of a .txt file."""
+_EMPTY_LINES = re.compile(r"\n[ \t]*\n\s*")
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,33 @@ class Table:
         return max((len(values) for values in self.columns.values()), default=0)
 
 
-def read_table(name: str) -> dict[str, Table]:
+def read_table(
+    name: str, *, config: str | None = None, test_split: str | None = None
+) -> dict[str, Table]:
     """Read a file (as ``train``), or a data set with the splits that it has.
+
+    Args:
+        name: a file, a folder in the hub's layout, or a hub id.
+        config: of a data set that has several.
+        test_split: of a data set: the split that is called ``test`` here.
 
     Raises:
         DataError: not found, not readable, or not a table.
     """
     path = Path(name).expanduser()
     if path.is_file():
+        if config or test_split:
+            option = "--data-config" if config else "--test-split"
+            raise DataError(
+                f"{option} was given, but {name} is a file, which has neither configurations nor "
+                "splits; drop it, or name a data set."
+            )
         return {"train": _read_file(path)}
     if path.is_dir():
-        return _read_dataset(name)
+        return _read_dataset(name, config, test_split)
     if path.suffix.lower() in FORMATS or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise DataError(f"there is no file {name!r}.{_beside(path)}")
-    return _read_dataset(name)
+    return _read_dataset(name, config, test_split)
 
 
 def _beside(path: Path) -> str:
@@ -77,6 +94,8 @@ def _read_file(path: Path) -> Table:
     if suffix == ".parquet":
         return _read_parquet(path)
     text = _decode(path)
+    if suffix == ".txt":
+        return _read_text(path, text)
     if suffix in SEPARATORS:
         return _read_separated(path, text, SEPARATORS[suffix])
     return _read_json(path, text)
@@ -138,6 +157,13 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
+def _read_text(path: Path, text: str) -> Table:
+    """Read documents: an empty line ends one; in a file without any, each line is one."""
+    text = text.replace("\r\n", "\n").strip()
+    parts = _EMPTY_LINES.split(text) if _EMPTY_LINES.search(text) else text.split("\n")
+    return Table(str(path), {TEXT: [part for part in parts if part]}, first_row=1)
+
+
 def _read_json(path: Path, text: str) -> Table:
     """Read JSON lines, or one JSON array of objects."""
     if text.lstrip().startswith("["):
@@ -185,7 +211,7 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), table.to_pydict(), first_row=1)
 
 
-def _read_dataset(name: str) -> dict[str, Table]:
+def _read_dataset(name: str, config: str | None, test_split: str | None) -> dict[str, Table]:
     """Load a hub data set, or a local folder in the hub's own layout."""
     try:
         import datasets
@@ -195,19 +221,35 @@ def _read_dataset(name: str) -> dict[str, Table]:
         ) from error
     try:
         datasets.disable_progress_bars()
-        loaded = datasets.load_dataset(name)
+        loaded = datasets.load_dataset(name, config)
     except Exception as error:  # the library raises dozens of kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if lines and lines[0].startswith("Config name is missing"):
+            raise DataError(
+                f"{name!r} has several configurations; name one with --data-config: "
+                f"{' '.join(lines[1:2])[:500]}"
+            ) from error
+        reason = lines[0] if lines else repr(error)
         raise DataError(
             f"{name!r} is neither a file here nor a data set that could be loaded: {reason}"
         ) from error
-    if "train" not in loaded:
-        raise DataError(
-            f"{name!r} has the splits {', '.join(map(repr, loaded))}; expected 'train' among them."
-        )
+    shown = name if config is None else f"{name} ({config})"
+    wanted = {"train": "train", "validation": "validation", "test": test_split or "test"}
+    for part in ("train", *([test_split] if test_split else [])):
+        if part not in loaded:
+            close = nearest(part, loaded)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise DataError(
+                f"{shown!r} has the splits {', '.join(map(repr, loaded))}; expected {part!r} "
+                f"among them.{hint}"
+            )
+    if test_split == "train":
+        raise DataError("--test-split is 'train', which is trained on; name another split.")
+    if test_split == "validation":
+        del wanted["validation"]  # a part of train is split off for it
     return {
-        split: _from_dataset(f"{name} ({split})", loaded[split])
-        for split in ("train", "validation", "test")
+        part: _from_dataset(f"{shown} ({split})", loaded[split])
+        for part, split in wanted.items()
         if split in loaded
     }
 

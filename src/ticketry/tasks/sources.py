@@ -1,0 +1,45 @@
+"""From a data choice to prepared data, whatever door it came through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ticketry.config import DataSpec
+from ticketry.tasks.base import TaskData
+from ticketry.tasks.files import load_file
+from ticketry.tasks.registry import load_task
+from ticketry.tasks.tables import TEXT
+
+
+def load_data(spec: DataSpec, say: Callable[[str], None]) -> TaskData:
+    """Load the data that a checked spec names.
+
+    Args:
+        spec: a task, or a file or hub data set with its columns.
+        say: given a line about each download.
+
+    Raises:
+        InputError: they cannot be had or used.
+    """
+    if spec.task:
+        return load_task(spec.task, split_seed=spec.split_seed, say=say)
+    assert spec.data
+    return load_file(
+        spec.data,
+        text_column=spec.text_column or TEXT,
+        text_pair_column=spec.text_pair_column,
+        label_column=spec.label_column,
+        label_columns=spec.label_columns,
+        objective=spec.objective or "classification",
+        test_data=spec.test_data,
+        config=spec.data_config,
+        test_split=spec.test_split,
+        seed=spec.split_seed,
+    )
+
+
+def data_files(spec: DataSpec) -> list[Path]:
+    """Return the files whose change makes a finished run stale."""
+    named = (spec.data, spec.test_data)
+    return [Path(name) for name in named if name and Path(name).is_file()]
