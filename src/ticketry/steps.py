@@ -22,7 +22,7 @@ from ticketry.store import RECORD, Store
 if TYPE_CHECKING:
     from ticketry.core.mask import Mask
 
-STEP_VERSION = 2
+STEP_VERSION = 3
 MASK_FILE = "mask.safetensors"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_PREFIX = "model/"

@@ -12,6 +12,7 @@ from ticketry.config import Recipe
 from ticketry.errors import ConfigError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
+from ticketry.models.lean import logits_of
 from ticketry.models.loading import (
     BaseRef,
     canonical_tensors,
@@ -130,7 +131,7 @@ class SequenceClassification:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the batch's mean loss: the objective's."""
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits: Tensor = model(**inputs).logits
+        logits = logits_of(model, inputs)
         return self.target.loss(logits.float(), batch["labels"])
 
     def count(self, batch: Batch) -> tuple[int, int]:
@@ -157,7 +158,7 @@ class SequenceClassification:
                     batch = encoded.collate(indices, self.tokenizer.pad_token_id)
                     del batch["labels"]
                     inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-                    logits = model(**inputs).logits.float()
+                    logits = logits_of(model, inputs).float()
                     if not torch.isfinite(logits).all():
                         raise TrainingError(
                             f"the model's outputs on the {split} split are not finite; the "
