@@ -1,4 +1,4 @@
-"""Every criterion on every architecture: find, exact counts, zeros kept, save, load, apply."""
+"""Every architecture: find, exact counts, zeros kept through training, save, load, apply."""
 
 from __future__ import annotations
 
@@ -7,23 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertModel,
-    BertTokenizerFast,
-    DistilBertConfig,
-    DistilBertModel,
-    GPT2Config,
-    GPT2Model,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AutoModel, AutoModelForSequenceClassification, BertTokenizerFast
 
+from architectures import ARCHITECTURES
 from ticketry.config import Recipe
-from ticketry.core.score import CRITERIA
 from ticketry.core.select import select_global
 from ticketry.models.loading import (
     base_sha256,
@@ -39,60 +26,15 @@ from ticketry.ticket import Base, Ticket
 from ticketry.training import train
 from tiny import sentence
 
-# The other criteria take statistics of calibration batches, or draw.
-FROM_WEIGHTS = [name for name, c in CRITERIA.items() if c.formula is not None and not c.needs]
-SHARED = {"vocab_size": 28, "pad_token_id": 0}
-BERT = {
-    **SHARED,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 40,
-}
 
-# model -> (builder, prunable tensors, prunable weights), counted by hand:
-# BERT, RoBERTa: a layer is q, k, v, output 4·16·16 and two 16·32 = 2,048 in 6 tensors.
-# DistilBERT: the same six under other names.
-# GPT-2: c_attn 16·48, c_proj 16·16, c_fc 16·64, c_proj 64·16 = 3,072 in 4 tensors (inner 4·16).
-MODELS = {
-    "bert": (lambda: BertModel(BertConfig(**BERT)), 12, 4096),
-    "roberta": (lambda: RobertaModel(RobertaConfig(**BERT)), 12, 4096),
-    "distilbert": (
-        lambda: DistilBertModel(
-            DistilBertConfig(
-                **SHARED, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40
-            )
-        ),
-        12,
-        4096,
-    ),
-    "gpt2": (
-        lambda: GPT2Model(
-            GPT2Config(
-                **SHARED,
-                n_embd=16,
-                n_layer=2,
-                n_head=2,
-                n_positions=40,
-                bos_token_id=2,
-                eos_token_id=3,
-            )
-        ),
-        8,
-        6144,
-    ),
-}
-
-
-@pytest.fixture(scope="module", params=sorted(MODELS))
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
 def folder(
     request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp(request.param) / request.param
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: PreTrainedModel = MODELS[request.param][0]()
+        model = AutoModel.from_config(ARCHITECTURES[request.param].build_config())
     model.save_pretrained(out)
     BertTokenizerFast.from_pretrained(tiny_model).save_pretrained(out)
     return out
@@ -107,11 +49,8 @@ def data() -> TaskData:
     return TaskData("toy", "toy", ("neg", "pos"), "accuracy", 0.01, whole, part, part)
 
 
-@pytest.mark.parametrize("criterion", FROM_WEIGHTS)
-def test_find_train_save_load_apply(
-    folder: Path, data: TaskData, criterion: str, tmp_path: Path
-) -> None:
-    _, tensors, weights = MODELS[folder.name]
+def test_find_train_save_load_apply(folder: Path, data: TaskData, tmp_path: Path) -> None:
+    tensors, weights = ARCHITECTURES[folder.name].tensors, ARCHITECTURES[folder.name].weights
     base = resolve(str(folder))
     backbone = load_backbone(base)
     names = prunable(backbone, "encoder")
@@ -123,10 +62,8 @@ def test_find_train_save_load_apply(
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01, max_length_tokens=16)
     workload = SequenceClassification(base, data, recipe)
     dense = canonical_parameters(train(workload, recipe, seed=0).model)
-    first = select_global({n: dense[n].detach() for n in names}, 0.8, criterion=criterion)
-    mask = select_global(
-        {n: dense[n].detach() for n in names}, 0.5, criterion=criterion, within=first
-    )
+    first = select_global({n: dense[n].detach() for n in names}, 0.8)
+    mask = select_global({n: dense[n].detach() for n in names}, 0.5, within=first)
     assert (first.kept, mask.kept) == (round(0.8 * weights), round(0.5 * weights))
     assert mask.is_subset_of(first)
 

@@ -1,6 +1,6 @@
 """Where attention heads and MLP neurons lie, and which way a matrix is stored.
 
-A family says it as data (:class:`ticketry.models.families.Layout`): which tensors of a layer are
+A family says it as data (:class:`ticketry.models.layout.Layout`): which tensors of a layer are
 cut along which axis into as many equal slices as there are units.
 """
 
@@ -15,7 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ticketry.core.pattern import Part, Unit
 from ticketry.errors import ScopeError
-from ticketry.models.families import FAMILIES, Cut, Family, Layout
+from ticketry.models.families import FAMILIES
+from ticketry.models.layout import Cut, Family, Layout
 from ticketry.models.loading import base_model, some_names
 
 KINDS: Mapping[str, str] = {"head": "attention heads", "neuron": "MLP neurons"}
