@@ -32,6 +32,7 @@ from ticketry.errors import (
     RunMismatchError,
     TrainingError,
 )
+from ticketry.models import lean
 from ticketry.models.loading import (
     base_sha256,
     canonical_parameters,
@@ -160,6 +161,13 @@ def assert_zeros(model: nn.Module, mask: Mask) -> None:
 # --- the same training as ours ------------------------------------------------------------------
 
 
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our loop on transformers' own forward, as the Trainer's: the lean one draws other dropout."""
+    monkeypatch.setattr(lean, "LONGEST", 0)
+
+
+@pytest.mark.usefixtures("plain")
 def test_the_trainer_gives_our_loops_weights_bit_for_bit(
     make: Any, model: nn.Module, ticket: Ticket, workload: SequenceClassification
 ) -> None:
@@ -173,6 +181,7 @@ def test_the_trainer_gives_our_loops_weights_bit_for_bit(
     assert_zeros(model, ticket.mask)
 
 
+@pytest.mark.usefixtures("plain")
 def test_the_comparison_above_can_fail(
     make: Any, model: nn.Module, ticket: Ticket, workload: SequenceClassification
 ) -> None:
