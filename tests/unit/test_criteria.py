@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ticketry import combination
+from ticketry.core import keys
 from ticketry.core.score import CRITERIA, STATISTICS
 from ticketry.core.select import select
 from ticketry.errors import ConfigError, ScoreError
@@ -198,6 +199,23 @@ def test_a_nan_is_found_where_the_tensor_is_stored_inputs_first() -> None:
     weights = {"w": torch.tensor([[1.0, 2.0, NAN], [1.0, 1.0, 1.0]])}
     with pytest.raises(ScoreError, match=r"'w' .* flat index 2"):
         select(weights, 0.5, pattern="1:2", input_axes={"w": 0})
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "1:2", "2x1"])
+@pytest.mark.parametrize("chunk", [8, 32_768])
+def test_weights_and_statistics_are_cut_alike(
+    pattern: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    weights = {n: torch.randn(6, 14, generator=generator) for n in "ab"} | {"e": torch.zeros(0, 2)}
+    # Stored the other way round: the same values, other strides.
+    gradient = {n: torch.randn(w.T.shape, generator=generator).T for n, w in weights.items()}
+    products = {n: w * gradient[n] for n, w in weights.items()}
+    monkeypatch.setattr(keys, "CHUNK", chunk)
+    found = select(
+        weights, 0.5, criterion="snip", statistics={"gradient": gradient}, pattern=pattern
+    )
+    assert found == select(products, 0.5, pattern=pattern)
 
 
 def test_statistics_of_another_dtype_and_ones_that_are_not_needed() -> None:

@@ -134,8 +134,9 @@ def scored(scores: Scores, names: Shapes) -> Pass:
     def begin() -> Iterator[tuple[str, int, Keys]]:
         for name in sorted(names):
             flats = [tensor.reshape(-1) for tensor in scores.tensors(name)]
-            for start in range(0, flats[0].numel(), CHUNK):
-                pieces = [flat[start : start + CHUNK] for flat in flats]
+            starts = range(0, flats[0].numel(), CHUNK)  # none of an empty tensor
+            cut = zip(*(torch.split(flat, CHUNK) for flat in flats), strict=True)
+            for start, pieces in zip(starts, cut, strict=False):
                 keys = order_keys(scores.of(name, pieces))
                 if keys is None:
                     raise scores.nan_fault(name)
