@@ -137,4 +137,40 @@ ARCHITECTURES: Mapping[str, Tiny] = {
     "mistral": Tiny("MistralConfig", LLAMA, 14, 4608, 4, 64, "MistralForCausalLM"),
     "qwen2": Tiny("Qwen2Config", LLAMA, 14, 4608, 4, 64, "Qwen2ForCausalLM"),
     "qwen3": Tiny("Qwen3Config", LLAMA, 14, 4608, 4, 64, "Qwen3ForCausalLM"),
+    # q, k, v, o 4·16·16 and two of 16·32 = 2,048 in 6 tensors a layer.
+    "vit": Tiny(
+        "ViTConfig",
+        {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "image_size": 8,
+            "patch_size": 4,
+        },
+        12,
+        4096,
+        4,
+        64,
+        "ViTForImageClassification",
+    ),
+    # A block of width 8: dwconv 8·7·7 and two of 8·32 = 904; of width 16: 784 + 2·16·64 = 2,832;
+    # between them a 2·2 convolution 16·8·2·2 = 512. In all 4,248 in 7 tensors, 32 + 64 neurons.
+    "convnext": Tiny(
+        "ConvNextConfig",
+        {
+            "num_stages": 2,
+            "hidden_sizes": [8, 16],
+            "depths": [1, 1],
+            "image_size": 8,
+            "patch_size": 1,
+            "layer_scale_init_value": 1.0,
+        },
+        7,
+        4248,
+        0,
+        96,
+        "ConvNextForImageClassification",
+    ),
 }
+IMAGES = ("convnext", "vit")

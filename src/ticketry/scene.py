@@ -18,10 +18,13 @@ from ticketry.errors import ConfigError
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.tasks.base import TaskData
+from ticketry.tasks.objectives import READS_TEXT
 from ticketry.ticket import Base, Ticket
 
 MEAN_TOKENS_PER_WORD = 1.35
 """Word pieces a word in English text; only the estimate printed beforehand rests on it."""
+PATCHES = 197
+"""Positions at which an image model uses its weights: 14 × 14 patches; likewise."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Scene:
     @property
     def flops_per_pass(self) -> float:
         """About the FLOPs of one forward and backward pass of an average example."""
+        if self.data.objective not in READS_TEXT:
+            return 6.0 * self.prunable * PATCHES
         sample = self.data.train.texts[:500]
         words = sum(len(text.split()) for text in sample) / max(len(sample), 1)
         tokens = min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
@@ -149,8 +154,8 @@ def prepare(
             "examples there are; all are used"
         )
     reference = resolve(model, revision, say=say)
-    tokenizer = load_tokenizer(reference)
-    limit = length_limit(reference, tokenizer)
+    tokenizer = load_tokenizer(reference) if data.objective in READS_TEXT else None
+    limit = None if tokenizer is None else length_limit(reference, tokenizer)
     if limit is not None and limit < recipe.max_length_tokens:
         notes.append(
             f"{model} reads at most {limit} tokens; --max-length {recipe.max_length_tokens} is "

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, BertTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    BertTokenizerFast,
+)
 
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, IMAGES
 from ticketry.config import Recipe
 from ticketry.core.select import select_global
 from ticketry.models.loading import (
@@ -21,10 +26,16 @@ from ticketry.models.loading import (
     tensor_hashes,
 )
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.classification import SequenceClassification
+from ticketry.tasks.objectives import workload_for
 from ticketry.ticket import Base, Ticket
 from ticketry.training import train
 from tiny import sentence
+from tiny_images import image_task
+
+TASK_MODELS = {
+    "classification": AutoModelForSequenceClassification,
+    "image-classification": AutoModelForImageClassification,
+}
 
 
 @pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
@@ -36,12 +47,15 @@ def folder(
         torch.manual_seed(0)
         model = AutoModel.from_config(ARCHITECTURES[request.param].build_config())
     model.save_pretrained(out)
-    BertTokenizerFast.from_pretrained(tiny_model).save_pretrained(out)
+    if request.param not in IMAGES:
+        BertTokenizerFast.from_pretrained(tiny_model).save_pretrained(out)
     return out
 
 
-@pytest.fixture(scope="module")
-def data() -> TaskData:
+@pytest.fixture
+def data(folder: Path) -> TaskData:
+    if folder.name in IMAGES:
+        return image_task(48)
     draw = random.Random(0)
     texts = tuple(sentence(i % 2, draw) for i in range(48))
     whole = Split(texts, None, tuple(i % 2 for i in range(48)))
@@ -60,7 +74,7 @@ def test_find_train_save_load_apply(folder: Path, data: TaskData, tmp_path: Path
 
     # Found on trained weights, nested over two levels, exactly as many as asked for.
     recipe = Recipe(epochs=1, batch_size=8, learning_rate=0.01, max_length_tokens=16)
-    workload = SequenceClassification(base, data, recipe)
+    workload = workload_for(base, data, recipe)
     dense = canonical_parameters(train(workload, recipe, seed=0).model)
     first = select_global({n: dense[n].detach() for n in names}, 0.8)
     mask = select_global({n: dense[n].detach() for n in names}, 0.5, within=first)
@@ -82,7 +96,7 @@ def test_find_train_save_load_apply(folder: Path, data: TaskData, tmp_path: Path
     ticket.save_pretrained(tmp_path / "ticket")
     loaded = Ticket.from_pretrained(tmp_path / "ticket")
     assert loaded.mask == mask
-    for load in (AutoModel, AutoModelForSequenceClassification):
+    for load in (AutoModel, TASK_MODELS[data.objective]):
         target = load.from_pretrained(folder)
         keys = list(target.state_dict())
         loaded.apply_(target)

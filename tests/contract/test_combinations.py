@@ -108,11 +108,26 @@ def test_each_works_exactly_or_is_refused_with_its_reason(model: Model, pattern:
             assert reason in str(caught.value)
             refused += 1
             continue
+        if odd := unfit(model, pattern):
+            with pytest.raises(ScopeError, match=f"pattern {pattern} does not fit") as unfitting:
+                chosen(model, criterion, pattern, allocation)
+            assert odd in str(unfitting.value)
+            refused += 1
+            continue
         mask = chosen(model, criterion, pattern, allocation)
         assert_counts(model, mask, pattern)
         worked += 1
     assert worked + refused == len(CRITERIA) * len(ALLOCATIONS)
     assert worked >= len(CRITERIA) * 2 or not worked
+
+
+def unfit(model: Model, pattern: str) -> str | None:
+    """Name a tensor that a pattern's groups or blocks leave a rest of."""
+    rows, columns = {"2:4": (1, 4), "4x4": (4, 4)}.get(pattern, (1, 1))
+    for name, weights in model.weights.items():
+        if weights.shape[0] % rows or math.prod(weights.shape[1:]) % columns:
+            return name
+    return None
 
 
 def assert_counts(model: Model, mask: Mask, pattern: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
 
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, IMAGES
 from ticketry.core.pattern import check_units
 from ticketry.core.scope import resolve_scope
 from ticketry.errors import ScopeError
@@ -79,8 +79,11 @@ def test_heads_and_neurons_fill_their_tensors(name: str) -> None:
 def test_what_a_unit_writes_is_all_that_it_does(name: str) -> None:
     """Without its last slice, a unit's other weights change nothing: they are its own."""
     inputs = {"decoder_input_ids": torch.tensor([[0, 5]])} if name == "t5" else {}
-    inputs["input_ids"] = torch.tensor([[2, 7, 9, 3]])
-    for kind in ("head", "neuron"):
+    if name in IMAGES:
+        inputs["pixel_values"] = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    else:
+        inputs["input_ids"] = torch.tensor([[2, 7, 9, 3]])
+    for kind in ("head", "neuron") if ARCHITECTURES[name].heads else ("neuron",):
         model = build(name)
         parameters = canonical_parameters(model)
         unit = units(model, kind, prunable(model, "encoder"))[-1]
@@ -119,6 +122,12 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], str, int, int]] = {
     # 6·(4·512² + 2·512·2048); the decoder adds 6·(8·512² + 2·512·2048)
     "t5-small": ("T5Config", {}, "encoder", 36, 18_874_368),
     "t5-small, both": ("T5Config", {}, "encoder-decoder", 96, 44_040_192),
+    # 12·(4·768² + 2·768·3072)
+    "vit-base-patch16-224": ("ViTConfig", {}, "encoder", 72, 84_934_656),
+    # Widths 96, 192, 384, 768, blocks 3, 3, 9, 3: a block is 49·d + 8·d² (78,432; 304,320;
+    # 1,198,464; 4,756,224), the halvings 4·d·2d: 73,728 + 294,912 + 1,179,648.
+    # 3·78,432 + 3·304,320 + 9·1,198,464 + 3·4,756,224 + 1,548,288 = 27,751,392
+    "convnext-tiny": ("ConvNextConfig", {}, "encoder", 57, 27_751_392),
     # 24·(2·896² + 2·128·896 + 3·896·4864) = 24·14,909,440
     "qwen2-0.5b": (
         "Qwen2Config",
@@ -170,12 +179,17 @@ def test_a_task_models_folder_is_a_base(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, trained[tensor_name]) for tensor_name, tensor in found.items())
 
 
+PROJECTION = {"vit": "projection.weight", "convnext": "weight"}
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_embeddings_are_found(name: str) -> None:
     model = build(name)
     found = {id(parameter) for parameter in embedding_parameters(model)}
-    table = model.get_input_embeddings().weight
-    assert id(table) in found
+    if name in IMAGES:
+        assert id(model.embeddings.patch_embeddings.get_parameter(PROJECTION[name])) in found
+    else:
+        assert id(model.get_input_embeddings().weight) in found
     prunable_ids = {id(canonical_parameters(model)[n]) for n in prunable(model, "encoder")}
     assert not found & prunable_ids
 

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ticketry.core.scope import ScopeRule
 from ticketry.errors import ScopeError, UnknownNameError, unknown_name_message
+from ticketry.models.image_families import IMAGE_FAMILIES
 from ticketry.models.layout import Family
 from ticketry.models.text_families import TEXT_FAMILIES
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in TEXT_FAMILIES}
+FAMILIES: Mapping[str, Family] = {
+    family.model_type: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)
+}
 
 _PATTERN_NDIMS = (2, 3, 4)
 _PATTERN_MARKS = "*?[.!"
@@ -44,6 +47,7 @@ def scope_rule(scope: str | Sequence[str], model_type: str) -> ScopeRule:
             rule = family.scopes[part]
             include += rule.include
             exclude += rule.exclude
+            ndims = tuple(sorted({*ndims, *rule.ndims}))
         elif part.startswith("!"):
             exclude.append(part[1:])
         elif any(mark in part for mark in _PATTERN_MARKS):

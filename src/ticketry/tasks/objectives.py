@@ -25,13 +25,23 @@ def _language(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return CausalLM(base, data, recipe)
 
 
+def _images(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.images import ImageClassification
+
+    return ImageClassification(base, data, recipe)
+
+
 OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "classification": _text,
     "regression": _text,
     "multi-label": _text,
     "causal-lm": _language,
+    "image-classification": _images,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
+
+READS_TEXT = frozenset(OBJECTIVES) - {"image-classification"}
+"""Objectives whose base needs a tokenizer."""
 
 
 def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, int, int] | None:

@@ -1,0 +1,283 @@
+"""Classes of images: a task bound to a base, as the training loop's workload.
+
+An image stands in a split as text: ``HEIGHTxWIDTHxCHANNELS:`` and the base64 of its uint8 pixels,
+rows first, channels last. So data of any kind are hashed, split and stored in one way.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from ticketry.config import Recipe
+from ticketry.errors import DataError, ModelError, TrainingError
+from ticketry.metrics import METRICS
+from ticketry.models.heads import load_task_model
+from ticketry.models.loading import BaseRef, canonical_tensors, load_backbone, quiet
+from ticketry.models.sources import read_config
+from ticketry.tasks.base import Split, TaskData
+from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps
+
+EVAL_BATCH = 64
+PROCESSOR_FILE = "preprocessor_config.json"
+_DEFAULT = (0.5, 0.5, 0.5)
+_MOST_PIXELS = 1 << 26
+
+
+def encode_image(pixels: NDArray[np.uint8]) -> str:
+    """Return an image as it stands in a split.
+
+    Args:
+        pixels: uint8 of shape (height, width) or (height, width, channels).
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise DataError(
+            f"an image has dtype {pixels.dtype} and {pixels.ndim} dimensions; expected uint8 "
+            "pixels of (height, width) or (height, width, channels)."
+        )
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    shape = "x".join(map(str, pixels.shape))
+    return f"{shape}:{base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode()}"
+
+
+def decode_image(text: str) -> NDArray[np.uint8]:
+    """Return an image of :func:`encode_image`, shape (height, width, channels).
+
+    Raises:
+        DataError: it is none.
+    """
+    shape, _, data = text.partition(":")
+    try:
+        height, width, channels = (int(size) for size in shape.split("x"))
+        if not 0 < height * width * channels <= _MOST_PIXELS:
+            raise ValueError
+        pixels = np.frombuffer(base64.b64decode(data, validate=True), dtype=np.uint8)
+        return pixels.reshape(height, width, channels)
+    except (ValueError, binascii.Error) as error:
+        raise DataError(
+            f"an example is no image: it begins with {text[:20]!r}; expected "
+            "HEIGHTxWIDTHxCHANNELS: and base64 of that many pixels."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Processing:
+    """How pixels become a model's input.
+
+    Attributes:
+        size: (height, width) that images are resized to.
+        channels: of the model.
+        mean, std: of each channel, of pixels in [0, 1].
+        stated: whether the base's folder says mean and std.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    stated: bool
+
+    def apply(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return images as one float32 tensor [images, channels, height, width]."""
+        return torch.stack([self._one(image) for image in images])
+
+    def _one(self, image: NDArray[np.uint8]) -> Tensor:
+        # Copied: the bytes of a string cannot be written to, which torch warns of.
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255.0
+        if pixels.shape[0] == 1 and self.channels > 1:
+            pixels = pixels.expand(self.channels, -1, -1)
+        if pixels.shape[0] != self.channels:
+            raise DataError(
+                f"an image has {pixels.shape[0]} channels, the model reads {self.channels}; "
+                "expected as many, or 1 (grey)."
+            )
+        if pixels.shape[1:] != self.size:
+            pixels = interpolate(
+                pixels[None], self.size, mode="bilinear", antialias=True, align_corners=False
+            )[0]
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def processing_of(base: BaseRef) -> Processing:
+    """Read how a base wants its images.
+
+    Mean and standard deviation come from ``preprocessor_config.json`` (0.5 each where it is
+    missing), the size from there or from the model's configuration.
+
+    Raises:
+        ModelError: the file is not JSON, or its values do not fit.
+    """
+    config = read_config(base)
+    channels = int(config.get("num_channels", 3))
+    path = Path(base.path) / PROCESSOR_FILE
+    stated: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} is not JSON: {error}.") from error
+    size = stated.get("size", config.get("image_size", 224))
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge")
+        size = [size.get("height", edge), size.get("width", edge)]
+    elif isinstance(size, int):
+        size = [size, size]
+    mean = stated.get("image_mean", _DEFAULT[:1] * channels)
+    std = stated.get("image_std", _DEFAULT[:1] * channels)
+    try:
+        found = Processing(
+            (int(size[0]), int(size[1])),
+            channels,
+            tuple(float(value) for value in mean),
+            tuple(float(value) for value in std),
+            "image_mean" in stated,
+        )
+        fits = len(found.mean) == len(found.std) == channels and min(found.std) > 0
+        if not (fits and min(found.size) > 0 and max(found.size) <= 4096):
+            raise ValueError
+    except (TypeError, ValueError, IndexError) as error:
+        raise ModelError(
+            f"{path} does not fit the model: size {size}, image_mean {mean}, image_std {std}; "
+            f"expected a height and width, and {channels} numbers each, the last above 0."
+        ) from error
+    return found
+
+
+class ImageBatches(Sequence[Batch]):
+    """The batches of one training, made when they are asked for."""
+
+    def __init__(self, images: Tensor, labels: Tensor, order: NDArray[np.int64]) -> None:
+        self.images, self.labels, self.order = images, labels, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | Sequence[Batch]:
+        if isinstance(index, slice):
+            return ImageBatches(self.images, self.labels, self.order[index])
+        rows = torch.from_numpy(self.order[index])
+        return {"pixel_values": self.images[rows], "labels": self.labels[rows]}
+
+
+class ImageClassification:
+    """Fine-tune a base with a head on images: one of the loop's workloads.
+
+    Images are resized and normalised once; nothing augments them.
+
+    Args:
+        base: the base model; its ``preprocessor_config.json`` is used.
+        data: the splits.
+        recipe: decides precision and budget; its length in tokens has no meaning here.
+
+    Raises:
+        ModelError: the base cannot be used.
+        DataError: a split is empty, or an example is no image.
+    """
+
+    def __init__(self, base: BaseRef, data: TaskData, recipe: Recipe) -> None:
+        self.base = base
+        self.data = data
+        self.recipe = recipe
+        self.metric = METRICS[data.metric]
+        self.processing = processing_of(base)
+        self._weights = canonical_tensors(load_backbone(base))
+        self._splits = {
+            name: self._tensors(getattr(data, name), name)
+            for name in ("train", "validation", "test")
+        }
+
+    def _tensors(self, split: Split, name: str) -> tuple[Tensor, Tensor]:
+        if not split.texts:
+            raise DataError(f"the {name} split has no examples; expected at least one.")
+        images = self.processing.apply([decode_image(text) for text in split.texts])
+        return images, torch.tensor(split.labels)
+
+    @property
+    def truncated(self) -> Mapping[str, int]:
+        """Nothing of an image is cut."""
+        return dict.fromkeys(self._splits, 0)
+
+    def build(self, head_seed: int, device: str = "cpu") -> nn.Module:
+        """Return a fresh classifier at θ0 on ``device``."""
+        model: nn.Module = load_task_model(
+            self.base, self.data.objective, self.data.labels, head_seed, weights=self._weights
+        )
+        return model.to(device)
+
+    def batches(self, seed: int, recipe: Recipe | None = None) -> ImageBatches:
+        """Return the batches of the whole budget: epochs shuffled, one after the other."""
+        recipe = recipe or self.recipe
+        images, labels = self._splits["train"]
+        size = min(recipe.batch_size, len(labels))
+        steps = training_steps(recipe, len(labels))
+        generator = torch.Generator().manual_seed(seed)
+        epochs = -(-steps * size // len(labels))
+        stream = torch.cat(
+            [torch.randperm(len(labels), generator=generator) for _ in range(epochs)]
+        )[: steps * size]
+        return ImageBatches(images, labels, stream.reshape(steps, size).numpy())
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the batch's mean cross-entropy."""
+        logits: Tensor = model(pixel_values=batch["pixel_values"]).logits
+        return cross_entropy(logits.float(), batch["labels"])
+
+    def count(self, batch: Batch) -> tuple[int, int]:
+        """Return a batch's images, twice: all are of one size."""
+        return len(batch["labels"]), len(batch["labels"])
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
+        """Score a model on a split, in the recipe's precision and without dropout.
+
+        Raises:
+            TrainingError: the model's outputs are not finite.
+        """
+        images, labels = self._splits[split]
+        device = next(model.parameters()).device
+        training = model.training
+        model.eval()
+        found: list[int] = []
+        try:
+            with precision(device, self.recipe.dtype):
+                for part in images.split(EVAL_BATCH):
+                    logits = model(pixel_values=part.to(device)).logits.float()
+                    if not torch.isfinite(logits).all():
+                        raise TrainingError(
+                            f"the model's outputs on the {split} split are not finite; the "
+                            "training diverged. Try a lower --learning-rate or --dtype float32."
+                        )
+                    found += logits.argmax(-1).tolist()
+        finally:
+            model.train(training)
+        return Evaluation(float(self.metric.fn(labels.tolist(), found)), tuple(found))
+
+    def model_files(self, model: nn.Module) -> dict[str, bytes]:
+        """Return a Hugging Face folder of the model, its head and how it wants its images."""
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            model.save_pretrained(folder)  # type: ignore[operator]
+            files = {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in sorted(Path(folder).rglob("*"))
+                if path.is_file()
+            }
+        if (source := Path(self.base.path) / PROCESSOR_FILE).is_file():
+            files[PROCESSOR_FILE] = source.read_bytes()
+        return files

@@ -1,0 +1,147 @@
+"""Images as data and as a workload: round trips, processing, training, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from transformers import AutoModel, AutoModelForImageClassification
+
+from architectures import ARCHITECTURES
+from ticketry.config import Recipe
+from ticketry.errors import DataError, ModelError
+from ticketry.models.loading import resolve
+from ticketry.tasks.base import Split, TaskData
+from ticketry.tasks.images import (
+    PROCESSOR_FILE,
+    ImageClassification,
+    decode_image,
+    encode_image,
+    processing_of,
+)
+from ticketry.tasks.objectives import workload_for
+from ticketry.training import train
+from tiny_images import image_task
+
+RECIPE = Recipe(epochs=4, batch_size=8, learning_rate=0.01)
+PROCESSING = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+
+
+@pytest.fixture(scope="module", params=["vit", "convnext"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp(request.param)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(ARCHITECTURES[request.param].build_config())
+    model.save_pretrained(out)
+    (out / PROCESSOR_FILE).write_text(json.dumps(PROCESSING))
+    return out
+
+
+@given(
+    arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=3, max_side=9)),
+)
+def test_an_image_comes_back_as_it_was(pixels: np.ndarray) -> None:
+    found = decode_image(encode_image(pixels))
+    assert found.tolist() == pixels.reshape(*pixels.shape[:2], -1).tolist()
+
+
+@given(st.text(max_size=40))
+def test_other_text_is_no_image(text: str) -> None:
+    with pytest.raises(DataError, match="an example is no image"):
+        decode_image(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["2x2x1:AAA", "2x2x1:AAAAAAAA", "-1x-2x2:AAAA", "9999999x9999999x3:", "0x0x0:", "2x2:"]
+)
+def test_images_that_contradict_themselves(text: str) -> None:
+    with pytest.raises(DataError, match="an example is no image"):
+        decode_image(text)
+
+
+def test_only_uint8_pixels_are_taken() -> None:
+    with pytest.raises(DataError, match="dtype float64 and 2 dimensions"):
+        encode_image(np.zeros((2, 2)))  # type: ignore[arg-type]
+
+
+def test_pixels_are_scaled_by_mean_and_deviation(folder: Path) -> None:
+    processing = processing_of(resolve(str(folder)))
+    assert processing.stated
+    grey = np.full((4, 6, 1), 255, dtype=np.uint8)
+    found = processing.apply([grey])
+    assert found.shape == (1, 3, 8, 8)
+    assert torch.allclose(found, torch.full_like(found, (1.0 - 0.5) / 0.25))
+    colours = np.zeros((8, 8, 3), dtype=np.uint8)
+    colours[..., 1] = 51
+    channels = processing.apply([colours])[0, :, 0, 0]
+    assert torch.allclose(channels, torch.tensor([-2.0, (0.2 - 0.5) / 0.25, -2.0]))
+    with pytest.raises(DataError, match="an image has 2 channels, the model reads 3"):
+        processing.apply([np.zeros((8, 8, 2), dtype=np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ('{"image_mean": [0.5]}', "expected a height and width, and 3 numbers each"),
+        ('{"image_std": [0, 0, 0]}', "the last above 0"),
+        ('{"size": {"longest": 8}}', "does not fit the model"),
+        ('{"size": 100000}', "does not fit the model"),
+    ],
+)
+def test_a_processor_that_does_not_fit(
+    content: str, message: str, folder: Path, tmp_path: Path
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / PROCESSOR_FILE).write_text(content)
+    with pytest.raises(ModelError, match=message):
+        processing_of(resolve(str(tmp_path)))
+
+
+def test_without_a_processor_half_is_taken(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.name != PROCESSOR_FILE:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    processing = processing_of(resolve(str(tmp_path)))
+    assert (processing.mean, processing.size, processing.stated) == ((0.5,) * 3, (8, 8), False)
+
+
+def test_a_training_learns_and_is_saved(folder: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    workload = workload_for(resolve(str(folder)), image_task(), RECIPE)
+    assert isinstance(workload, ImageClassification)
+    outcome = train(workload, RECIPE, seed=0)
+    assert outcome.steps == 32
+    assert outcome.train_examples == outcome.train_tokens == 256
+    evaluation = workload.evaluate(outcome.model, "test")
+    assert evaluation.score > 0.9
+    assert len(evaluation.predictions) == 16
+    again = train(workload, RECIPE, seed=0)
+    assert again.record() == outcome.record()
+    for name, data in workload.model_files(outcome.model).items():
+        (tmp_path / name).write_bytes(data)
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert loaded.config.id2label == {0: "lying", 1: "standing"}
+    assert json.loads((tmp_path / PROCESSOR_FILE).read_text()) == PROCESSING
+
+
+def test_an_empty_split_is_refused(folder: Path) -> None:
+    data = image_task()
+    empty = TaskData(
+        **{**{f: getattr(data, f) for f in data.__dataclass_fields__}, "test": Split((), None, ())}
+    )
+    with pytest.raises(DataError, match="the test split has no examples"):
+        workload_for(resolve(str(folder)), empty, RECIPE)
+
+
+def test_image_data_come_back_from_a_store() -> None:
+    data = image_task(8)
+    assert TaskData.from_json(json.loads(json.dumps(data.to_json()))) == data
