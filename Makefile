@@ -44,6 +44,8 @@ format: setup  ## rewrite to the format
 benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/imp_end_to_end.py
+	$(BIN)/python benchmarks/profile_run.py --operators
 
 clean:  ## remove the environment and runs
 	rm -rf $(VENV) runs
