@@ -27,6 +27,7 @@ class Repository:
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Files] = field(default_factory=dict)
     gated: bool = False
+    visibility: str | None = None
 
     def commit(self, branch: str, files: Files) -> str:
         before = self.branches.get(branch, "")
@@ -126,6 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo_id in self.hub.repositories:
             return self._json({**answer, "error": "You already created this model repo"}, 409)
         self.hub.plant(repo_id, {".gitattributes": b"*.safetensors filter=lfs\n"})
+        self.hub.repositories[repo_id].visibility = asked.get("visibility")
         return self._json(answer)
 
     def _list(self) -> None:

@@ -85,6 +85,7 @@ def test_push_list_pull_and_load_at_a_revision(hub: FakeHub, tmp_path: Path) -> 
     )
     assert [job.get("code", 0) for job in pushed] == [0] * 5, pushed
     repository = hub.repositories["ann/ticket"]
+    assert repository.visibility == "private"
     empty, first, second, request = repository.commits
     assert json.loads(pushed[0]["out"]) == {"commit": f"{hub.endpoint}/ann/ticket/commit/{first}"}
     assert pushed[1]["out"] == f"Pushed: {hub.endpoint}/ann/ticket/commit/{second}\n"

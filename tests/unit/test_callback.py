@@ -341,6 +341,15 @@ def test_a_restored_callback_whose_ticket_is_not_here_is_refused() -> None:
         TicketCallback("f" * 64)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_restored_callback_is_like_the_living_one(ticket: Ticket, strict: bool) -> None:
+    living = TicketCallback(ticket, strict=strict)
+    restored = TicketCallback(**living.state()["args"])
+    assert restored.ticket is ticket
+    assert restored.strict == strict
+    assert json.loads(json.dumps(living.state())) == living.state()
+
+
 def first_is_best() -> Callable[[Any], dict[str, float]]:
     scores = iter([0.9, 0.5, 0.4, 0.3])
     return lambda _: {"score": next(scores)}
@@ -404,15 +413,55 @@ class Meddler(TrainerCallback):
                 model.get_parameter("bert.encoder.layer.0.output.dense.weight").add_(1)
 
 
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_weights_that_something_else_changed_are_not_saved(
-    make: Any, ticket: Ticket, tmp_path: Path
+    make: Any, ticket: Ticket, tmp_path: Path, strategy: str
 ) -> None:
-    trainer = make(TicketCallback(ticket), Meddler(), save_strategy="steps", save_steps=4)
+    callbacks = (TicketCallback(ticket), Meddler())
+    trainer = make(*callbacks, save_strategy=strategy, save_steps=4)
+    step = {"steps": 4, "epoch": 16}[strategy]
     with pytest.raises(
-        TrainingError, match=r"at step 4 1,?\d+ pruned weights are not zero .in enc"
+        TrainingError, match=rf"at step {step} \d+ pruned weights are not zero .in e"
     ):
         trainer.train()
-    assert not (tmp_path / "out" / "checkpoint-4").exists()
+    assert not (tmp_path / "out" / f"checkpoint-{step}").exists()
+
+
+class OutOfMemoryOnce(TrainerCallback):
+    """Fails at step 3, once, as a batch that is too large does."""
+
+    failed = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3 and not self.failed:
+            self.failed = True
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+
+def test_a_training_that_is_retried_with_smaller_batches_goes_on(
+    make: Any, model: nn.Module, ticket: Ticket
+) -> None:
+    failing = OutOfMemoryOnce()
+    trainer = make(
+        TicketCallback(ticket), failing, auto_find_batch_size=True, per_device_train_batch_size=2
+    )
+    trainer.train()
+    assert failing.failed
+    assert trainer.state.global_step == 16
+    assert_zeros(model, ticket.mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_quantised_moments_cannot_be_cleared(
+    model: nn.Module, ticket: Ticket, dtype: torch.dtype
+) -> None:
+    enforcer = MaskEnforcer(model, ticket.mask)
+    optimizer = torch.optim.SGD(model.parameters())
+    name = sorted(ticket.mask)[0]
+    parameter = canonical_parameters(model)[name]
+    optimizer.state[parameter]["state1"] = torch.zeros_like(parameter, dtype=dtype)
+    with pytest.raises(TrainingError, match=rf"the optimizer's state1 of {name} is {dtype}"):
+        enforcer.clear_moments(optimizer)
 
 
 def test_an_optimizer_that_revives_weights_is_named_after_the_first_step(

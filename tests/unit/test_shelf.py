@@ -156,11 +156,15 @@ def test_a_ref_that_climbs_out(cache: Path) -> None:
 
 def test_links_of_a_snapshot_may_lead_into_its_blobs_alone(cache: Path, tmp_path: Path) -> None:
     snapshot = cache / "snapshots" / COMMIT
+    blob = (snapshot / MASK_FILE).readlink()
     (snapshot / MASK_FILE).unlink()
     (snapshot / MASK_FILE).symlink_to(ARTIFACT / MASK_FILE)
     with pytest.raises(TicketError, match="is a link that climbs out"):
         Ticket.from_pretrained(snapshot)
     # Blobs that are a link themselves lead out, too.
+    (snapshot / MASK_FILE).unlink()
+    (snapshot / MASK_FILE).symlink_to(blob)
+    assert Ticket.from_pretrained(snapshot) == Ticket.from_pretrained(ARTIFACT)
     shutil.move(cache / "blobs", tmp_path / "elsewhere")
     (cache / "blobs").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(TicketError, match="is a link that climbs out"):
