@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import __version__, cli_tickets, flags
+from ticketry import __version__, cli_compare, cli_tickets, flags
 from ticketry.errors import ConfigError, TicketryError
 
 app = typer.Typer(
@@ -256,6 +256,7 @@ def models(as_json: flags.Json = False) -> None:
 
 
 cli_tickets.register(app)
+cli_compare.register(app)
 
 
 def _take_place(options: dict[str, Any], *, needed: bool = False) -> dict[str, Any]:

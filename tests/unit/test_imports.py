@@ -40,11 +40,11 @@ ROWS = [
     ["evidence", "card"],
     ["ticket"],
     ["shelf", "callback"],
-    ["scene", "describe", "report", "console", "reproduce"],
+    ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],
     ["api"],
-    ["flags", "cli_tickets"],
+    ["flags", "cli_tickets", "cli_compare"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

@@ -85,7 +85,7 @@ def intervals(verdict: Verdict, scale: float) -> str:
         axes.set_xlabel(f"ticket better than dense by{' (points)' if scale == 100 else ''}")
         _bare(axes)
 
-    return _svg(draw, 1.75, "intervals")
+    return draw_svg(draw, 1.75, "intervals")
 
 
 def scores(
@@ -127,7 +127,7 @@ def scores(
         axes.set_xlabel(f"test {verdict.metric}{' (%)' if scale == 100 else ''}")
         _bare(axes)
 
-    return _svg(draw, 0.75 + 0.42 * len(arms), "scores")
+    return draw_svg(draw, 0.75 + 0.42 * len(arms), "scores")
 
 
 def layers(groups: Mapping[str, Sequence[tuple[str, float]]], sparsity: float) -> str:
@@ -162,7 +162,7 @@ def layers(groups: Mapping[str, Sequence[tuple[str, float]]], sparsity: float) -
         figure.supylabel("sparsity (%)", color=MUTED, fontsize=9.5)
         figure.supxlabel("block", color=MUTED, fontsize=9.5)
 
-    return _svg(draw, 0.45 + 1.25 * rows, "layers")
+    return draw_svg(draw, 0.45 + 1.25 * rows, "layers")
 
 
 def levels(points: Sequence[tuple[float, float]], dense: float, metric: str, scale: float) -> str:
@@ -191,7 +191,7 @@ def levels(points: Sequence[tuple[float, float]], dense: float, metric: str, sca
         axes.tick_params(axis="y", colors=MUTED)
         axes.grid(axis="y", linewidth=0.6)
 
-    return _svg(draw, 2.3, "levels")
+    return draw_svg(draw, 2.3, "levels")
 
 
 def arm_of(evidence: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -218,8 +218,14 @@ def _bare(axes: Axes) -> None:
     axes.grid(axis="x", linewidth=0.6)
 
 
-def _svg(draw: Any, height_in: float, name: str) -> str:
-    """Draw on a fresh figure and return it as SVG for use inside HTML."""
+def draw_svg(draw: Any, height_in: float, name: str) -> str:
+    """Draw on a fresh figure and return it as SVG for use inside HTML.
+
+    Args:
+        draw: given the figure.
+        height_in: inches, beside a width of 4.7.
+        name: keeps ids of several figures on a page apart.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from ticketry.metrics import say_difference, say_score, scale_of, unit_of
 from ticketry.report import figures
+from ticketry.searchspec import REWINDS
 from ticketry.verdict import Verdict
 from ticketry.verdict.wording import headline
 
+PLAIN = {"pattern": "unstructured", "allocation": "global"}
 MOST_PANELS = 12
 """More kinds of matrices than this are drawn as one panel."""
 
@@ -21,19 +23,24 @@ def render(
     evidence: Mapping[str, Any], config: Mapping[str, Any], times: Mapping[str, Any] | None
 ) -> str:
     """Return the page; see :func:`ticketry.report.render_report`."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    values = page(evidence, config, times)
+    values["figures"] = {name: Markup(svg) for name, svg in values["figures"].items()}
+    return environment().get_template("report.html.j2").render(**values)
+
+
+def environment() -> Any:
+    """Return the templates; everything put into them is escaped."""
+    import jinja2
+
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("ticketry"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    values = page(evidence, config, times)
-    values["figures"] = {name: Markup(svg) for name, svg in values["figures"].items()}
-    return environment.get_template("report.html.j2").render(**values)
 
 
 def page(
@@ -231,12 +238,21 @@ def _search(evidence: Mapping[str, Any], metric: str) -> dict[str, Any]:
         )
         before = level["sparsity"]
     how = {
-        "imp": "Iterative magnitude pruning with rewinding to θ0 (imp)",
+        "imp": "Rounds of training and pruning (imp)",
         "one-shot": "One-shot pruning",
+        "gradual": "Pruning within one training (gradual)",
     }
+    method = how.get(search["method"], search["method"])
+    rewind = REWINDS.get(search.get("rewind", "pretrained"), "")
+    if search["method"] == "imp":
+        step = search.get("rewind_step")
+        method += f": {rewind}{f' ({step})' if step else ''}"
+    for name in ("pattern", "allocation"):
+        if search.get(name, PLAIN[name]) != PLAIN[name]:
+            method += f", {name} {search[name]}"
     where = {"theta0": "the pre-trained weights θ0", "trained": "trained weights"}
     return {
-        "method": how.get(search["method"], search["method"]),
+        "method": method,
         "from": where.get(search["from"], search["from"]),
         "criterion": search["criterion"],
         "levels": levels,
@@ -343,4 +359,4 @@ def _numbers(values: Sequence[int]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-__all__ = ["layer_groups", "page", "render"]
+__all__ = ["environment", "layer_groups", "page", "render"]

@@ -1,0 +1,180 @@
+"""Tickets side by side: overlaps by hand, what is refused, and the page."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sample_evidence import sample_evidence as evidence
+
+from ticketry.comparison import MOST_TICKETS, compare, lines, load_tickets
+from ticketry.core.mask import Mask
+from ticketry.errors import InputError, TicketError
+from ticketry.report.comparing import render_comparison
+from ticketry.ticket import Base, Ticket
+
+BASE = Base("user/base", None, "a" * 64, {"w": "b" * 64, "v": "c" * 64}, "bert", 100)
+
+
+def ticket(*kept: int, size: int = 8, base: Base = BASE, known: bool = True) -> Ticket:
+    """A ticket that keeps some of eight weights of ``w`` and half of two of ``v``."""
+    bits = torch.zeros(size, dtype=torch.bool)
+    bits[list(kept)] = True
+    mask = Mask({"w": bits, "v": torch.tensor([True, False])})
+    return Ticket(mask, base, {}, evidence() if known else None)
+
+
+def test_overlaps_by_hand() -> None:
+    # w: A keeps 0-3, B keeps 2-5: both 2, either 6. v: both keep one of two, the same.
+    # Kept 3/7. Pruned: neither in w 2, in v 1, and not both 6 + 1: 3/7.
+    # By chance w shares 4·4/8 = 2, v 0.5: 2.5 / (10 − 2.5) kept; pruned (10 − 7.5) / (10 − 2.5).
+    found = compare({"a": ticket(0, 1, 2, 3), "b": ticket(2, 3, 4, 5)})
+    (pair,) = found["overlaps"]
+    assert (pair["a"], pair["b"]) == ("a", "b")
+    assert pair["kept"] == pytest.approx(3 / 7)
+    assert pair["pruned"] == pytest.approx(3 / 7)
+    assert pair["kept_by_chance"] == pytest.approx(2.5 / 7.5)
+    assert pair["pruned_by_chance"] == pytest.approx(2.5 / 7.5)
+    by_name = {layer["name"]: layer for layer in pair["layers"]}
+    assert by_name["w"]["kept"] == pytest.approx(2 / 6)
+    assert by_name["v"]["kept"] == 1
+    assert found["layers"] == [
+        {"name": "v", "density": {"a": 0.5, "b": 0.5}},
+        {"name": "w", "density": {"a": 0.5, "b": 0.5}},
+    ]
+
+
+def test_random_masks_overlap_as_chance_says() -> None:
+    draw = torch.Generator().manual_seed(0)
+    masks = [
+        Mask({"w": torch.rand(100_000, generator=draw) < d, "v": torch.rand(9, generator=draw) < 1})
+        for d in (0.3, 0.6)
+    ]
+    tickets = {str(i): dataclasses.replace(ticket(0), mask=m) for i, m in enumerate(masks)}
+    (pair,) = compare(tickets)["overlaps"]
+    assert pair["kept"] == pytest.approx(pair["kept_by_chance"], abs=0.01)
+    assert pair["pruned"] == pytest.approx(pair["pruned_by_chance"], abs=0.01)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    for name, kept in {"one": (0, 1), "two": (1, 2, 3)}.items():
+        ticket(*kept).save_pretrained(tmp_path / name / "ticket")
+    ticket(4, known=False).save_pretrained(tmp_path / "candidate")
+    other = dataclasses.replace(BASE, name="user/other", sha256="d" * 64)
+    ticket(0, base=other).save_pretrained(tmp_path / "other")
+    ticket(0, size=4).save_pretrained(tmp_path / "scope")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def test_runs_and_tickets_are_named_by_their_ends(folders: Path) -> None:
+    places = [str(folders / "one"), str(folders / "two" / "ticket"), str(folders / "candidate")]
+    assert list(load_tickets(places)) == ["one", "two", "candidate"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["one"], "1 ticket was given; expected 2 to"),
+        (["one"] * 2, "was given twice; name each ticket once"),
+        (["one", "other"], r"of user/base \(aaaaaaaaaaaa…\), other of user/other"),
+        (["one", "scope"], r"one and scope mask different tensors \(\(shapes differ\) …\)"),
+    ],
+)
+def test_what_cannot_be_compared(names: list[str], message: str, folders: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load_tickets([str(folders / name) for name in names])
+
+
+def test_a_folder_without_a_ticket_is_named(folders: Path) -> None:
+    with pytest.raises(TicketError, match="ticket_config"):
+        load_tickets([str(folders / "one"), str(folders / "empty")])
+    with pytest.raises(InputError, match=f"expected 2 to {MOST_TICKETS}"):
+        load_tickets([str(i) for i in range(MOST_TICKETS + 1)])
+
+
+def many() -> dict[str, Ticket]:
+    worse = copy.deepcopy(evidence())
+    worse["ticket"]["mean"] -= 0.05
+    return {
+        "first": ticket(0, 1, 2, 3, 4, 5),
+        "second": dataclasses.replace(ticket(0, 1, 2), evidence=worse),
+        "<script>alert(1)</script>": ticket(0, known=False),
+    }
+
+
+class Page(HTMLParser):
+    """Gathers what the tests look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.headings: list[int] = []
+        self.headers_without_scope = 0
+        self.ids: list[str] = []
+        self.labelled: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given: dict[str, Any] = dict(attrs)
+        self.tags.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "th" and "scope" not in given:
+            self.headers_without_scope += 1
+        if "id" in given:
+            self.ids.append(given["id"])
+        if "aria-labelledby" in given:
+            self.labelled.append(given["aria-labelledby"])
+        for name in ("src", "href"):
+            assert not str(given.get(name, "#")).startswith(("http", "//"))
+
+
+def test_the_page_is_whole_and_accessible() -> None:
+    html = render_comparison(compare(many()))
+    page = Page()
+    page.feed(html)
+    assert "script" not in page.tags
+    assert "<script>" not in html
+    assert page.headings[0] == 1
+    assert set(page.headings[1:]) == {2}
+    assert page.headers_without_scope == 0
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.labelled) <= set(page.ids)
+    assert page.tags.count("figure") == page.tags.count("figcaption") == page.tags.count("svg") == 2
+    assert "candidate" in html
+    assert "Score against sparsity on movies" in html
+    assert render_comparison(compare(many())) == html
+
+
+def test_lines_say_scores_and_chance() -> None:
+    said = "\n".join(lines(compare(many())))
+    assert "3 tickets of user/base" in said
+    assert "candidate: never verified" in said
+    # w: both 3, either 6; v the same one of two: 4/7. By chance 6·3/8 + 0.5 = 2.75 of 11 − 2.75.
+    assert "first – second: kept 57.1% (chance 33.3%)" in said
+
+
+def test_the_command(folders: Path) -> None:
+    command = [sys.executable, "-m", "ticketry.cli", "compare", "one", "two"]
+    done = subprocess.run(
+        [*command, "--out", "page.html"], cwd=folders, capture_output=True, text=True, check=True
+    )
+    assert "Report: page.html" in done.stdout
+    assert "<svg" in (folders / "page.html").read_text()
+    done = subprocess.run(
+        [*command, "--json"], cwd=folders, capture_output=True, text=True, check=True
+    )
+    assert [row["label"] for row in json.loads(done.stdout)["tickets"]] == ["one", "two"]
+    done = subprocess.run([*command[:-1], "other"], cwd=folders, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "expected tickets of one base" in done.stderr
