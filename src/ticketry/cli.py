@@ -229,14 +229,23 @@ def tasks(as_json: flags.Json = False) -> None:
     from ticketry.tasks.registry import TASKS
 
     rows = [
-        {"name": t.name, "description": t.description, "metric": t.metric, "margin": t.margin}
+        {
+            "name": t.name,
+            "description": t.description,
+            "objective": t.objective,
+            "metric": t.metric,
+            "margin": t.margin,
+            "unavailable": t.unavailable(),
+        }
         for t in TASKS.values()
     ]
     if as_json:
         _print_json({"tasks": rows})
         return
     for row in rows:
-        typer.echo(f"{row['name']:<10} {row['metric']:<9} ±{row['margin']:<6} {row['description']}")
+        missing = f" [unavailable: {row['unavailable']}]" if row["unavailable"] else ""
+        line = f"{row['name']:<20} {row['metric']:<9} ±{row['margin']:<6} {row['description']}"
+        typer.echo(line + missing)
 
 
 @app.command()

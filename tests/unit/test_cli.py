@@ -152,7 +152,7 @@ def test_a_config_file_and_the_command_line_over_it(find, tmp_path: Path) -> Non
         ({"method": "impp"}, "unknown --method 'impp'. Did you mean 'imp'?"),
         ({"controls": "rndom"}, "unknown control 'rndom'. Did you mean 'random'?"),
         ({"data": None, "text-column": None, "label-column": None, "task": "movie"},
-         "unknown task 'movie'. Did you mean 'movies'?"),
+         "unknown task 'movie'. Did you mean 'movies'"),
         ({"text-column": "reviw"}, "has no column 'reviw'. Did you mean 'review'?"),
         ({"model": "minilmm"}, "minilm"),
         ({"scope": "encodr"}, "encoder"),

@@ -22,7 +22,7 @@ ROWS = [
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],
-    ["maskfile", "assets", "fetch"],
+    ["maskfile", "assets", "corpora", "fetch"],
     ["weightsfile"],
     ["models"],
     ["tasks", "enforce"],

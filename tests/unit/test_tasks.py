@@ -14,6 +14,7 @@ from ticketry import assets
 from ticketry.assets import HUTTO, MINILM, Asset, cache_dir, fetch, is_fetched, verify_asset
 from ticketry.errors import DataError, UnknownNameError
 from ticketry.tasks.registry import TASKS, load_task
+from ticketry.tasks.splits import normalise
 
 needs_sentences = pytest.mark.skipif(
     not is_fetched(HUTTO), reason="the packaged sentences were not fetched yet (make ticket)"
@@ -24,7 +25,7 @@ needs_minilm = pytest.mark.skipif(
 
 
 def test_an_unknown_task_shows_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown task 'movie'. Did you mean 'movies'\?"):
+    with pytest.raises(UnknownNameError, match=r"unknown task 'movie'. Did you mean 'movies'"):
         load_task("movie")
 
 
@@ -45,7 +46,7 @@ def test_movies_by_count() -> None:
 def test_amazon_keeps_a_review_on_one_side() -> None:
     data = load_task("amazon")
     assert sum(len(s.labels) for s in (data.train, data.validation, data.test)) == 2943
-    path = cache_dir() / HUTTO.name / TASKS["amazon"].file
+    path = cache_dir() / HUTTO.name / "amazonReviewSnippets_GroundTruth.txt"
     document = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, text = line.split("\t")
@@ -57,6 +58,47 @@ def test_amazon_keeps_a_review_on_one_side() -> None:
                 sides.setdefault(next(iter(document[text])), set()).add(side)
     assert len(sides) > 250
     assert all(len(found) == 1 for found in sides.values())
+
+
+RATED = {
+    # 4,200 tweets less 838 within ±0.5 and 2 with two labels; editorials less 2,402.
+    "tweets": 3360,
+    "nyt": 2788,
+    "movies-rating": 10_605,
+    "amazon-rating": 3708,
+    "tweets-rating": 4200,
+    "nyt-rating": 5190,
+}
+
+
+@needs_sentences
+@pytest.mark.parametrize("name", RATED)
+def test_rated_corpora_by_count(name: str) -> None:
+    data = load_task(name)
+    splits = (data.train, data.validation, data.test)
+    assert sum(map(len, splits)) == RATED[name]
+    assert f"{RATED[name]:,}" in TASKS[name].description
+    assert (data.metric, data.objective) == (TASKS[name].metric, TASKS[name].objective)
+    if name.endswith("-rating"):
+        assert data.labels == ("rating",)
+        assert all(-4 <= label <= 4 for part in splits for label in part.labels)
+        means = [sum(part.labels) / len(part) for part in splits]
+        assert max(means) - min(means) < 0.2  # stratified, as far as whole documents allow
+    assert not set(map(normalise, data.train.texts)) & set(map(normalise, data.test.texts))
+
+
+def test_a_line_that_is_no_rated_sentence_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ticketry.tasks import embedded
+
+    monkeypatch.setattr(embedded, "fetch_hutto", lambda say: tmp_path)
+    for line, message in (("1\t0.5", "2 fields; expected 3"), ("1\tx\tt", "the rating is 'x'; ex")):
+        (tmp_path / "a.txt").write_text(f"1\t2.5\tfine\n{line}\n")
+        with pytest.raises(DataError, match=f"line 2: {message}"):
+            embedded.load_rated(
+                "a", "a.txt", polarity=True, by_document=False, split_seed=0, say=print
+            )
 
 
 @needs_sentences

@@ -1,88 +1,75 @@
-"""Polarity of rated sentences from a package: movie and product reviews.
+"""Rated sentences from a package: movie and product reviews, tweets, editorials.
 
-Ratings are means of 20 people from −4 (most negative) to 4 (Hutto & Gilbert 2014, ICWSM). A
-sentence counts as positive or negative when its mean is beyond ±0.5; the others are left out.
+Ratings are means of 20 people from −4 (most negative) to 4 (Hutto & Gilbert 2014, ICWSM). As
+polarity, a sentence counts as positive or negative when its mean is beyond ±0.5, and the others are
+left out; as a rating, all are kept and the mean itself is predicted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ticketry.assets import fetch_hutto
 from ticketry.errors import DataError
-from ticketry.metrics import METRICS
-from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.splits import (
-    drop_conflicts,
-    merge_groups,
-    near_duplicate_groups,
-    sizes_for,
-    split_groups,
-)
+from ticketry.tasks.base import TaskData
+from ticketry.tasks.dealing import deal
 
 NEUTRAL = 0.5
 LABELS = ("negative", "positive")
 
 
-def load_polarity(
+def load_rated(
     name: str,
     file: str,
     *,
+    polarity: bool,
     by_document: bool,
     split_seed: int,
     say: Callable[[str], None],
 ) -> TaskData:
-    """Read one of the rated corpora as a two-class task.
+    """Read one of the rated corpora as a task of two classes, or of numbers.
 
     Args:
         name: of the task.
         file: in the package's folder; lines of id, mean rating and text, tab-separated.
+        polarity: two classes; else the ratings themselves.
         by_document: the id is ``document_sentence``; a document's sentences stay together.
         split_seed: decides the splits.
         say: given a line about a download.
     """
     path = fetch_hutto(say) / file
-    ids, texts, labels = [], [], []
-    neutral = 0
+    ids, texts, ratings = [], [], []
     for number, line in enumerate(path.read_bytes().decode("utf-8").splitlines(), start=1):
         fields = line.split("\t")
         if len(fields) != 3:
             raise DataError(f"{path}, line {number}: {len(fields)} fields; expected 3.")
-        rating = float(fields[1])
-        if abs(rating) <= NEUTRAL:
-            neutral += 1
-            continue
+        try:
+            rating = float(fields[1])
+        except ValueError:
+            rating = math.nan
+        if not -4 <= rating <= 4:
+            raise DataError(
+                f"{path}, line {number}: the rating is {fields[1]!r}; expected a number from -4 "
+                "to 4."
+            )
         ids.append(fields[0])
         texts.append(fields[2].strip())
-        labels.append(int(rating > 0))
-    kept = drop_conflicts(texts, labels)
-    conflicts = len(texts) - len(kept)
-    ids = [ids[i] for i in kept]
-    texts = [texts[i] for i in kept]
-    labels = [labels[i] for i in kept]
-    near = near_duplicate_groups(texts)
-    documents = [i.rsplit("_", 1)[0] for i in ids] if by_document else list(range(len(ids)))
-    groups = merge_groups(near, documents)
-    parts = split_groups(
-        labels, groups, seed=split_seed, sizes=sizes_for(len(labels), with_test=True)
-    )
-    whole = Split(tuple(texts), None, tuple(labels))
-    notes = [
-        f"{neutral:,} sentences rated within ±{NEUTRAL} were left out",
-        f"{len(near) - len(set(near)):,} near-duplicates stay on their twin's side of the split",
-    ]
-    if by_document:
-        notes.append(f"sentences of {len(set(documents)):,} documents stay together")
-    if conflicts:
-        notes.append(f"{conflicts} sentences with two labels were left out")
-    return TaskData(
+        ratings.append(rating)
+    notes = []
+    rows = list(range(len(ids)))
+    if polarity:
+        rows = [i for i in rows if abs(ratings[i]) > NEUTRAL]
+        notes.append(f"{len(ids) - len(rows):,} sentences rated within ±{NEUTRAL} were left out")
+    return deal(
         name=name,
         source=f"vaderSentiment 2.5, {file}",
-        labels=LABELS,
-        metric="accuracy",
-        margin=METRICS["accuracy"].margin,
-        train=whole.take(parts["train"]),
-        validation=whole.take(parts["validation"]),
-        test=whole.take(parts["test"]),
-        notes=tuple(notes),
+        texts=[texts[i] for i in rows],
+        labels=[int(ratings[i] > 0) if polarity else ratings[i] for i in rows],
+        documents=[ids[i].rsplit("_", 1)[0] for i in rows] if by_document else None,
+        class_names=LABELS if polarity else ("rating",),
+        metric="accuracy" if polarity else "spearman",
+        objective="classification" if polarity else "regression",
+        split_seed=split_seed,
+        notes=notes,
     )

