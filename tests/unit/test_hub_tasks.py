@@ -136,5 +136,6 @@ def test_absent_data_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_hub_task("glue/cola", split_seed=0, say=quiet, source=str(tmp_path / "none" / "glue"))
     assert "task 'glue/cola'" in str(caught.value)
+    assert ". It needs the network once, or" in str(caught.value)
     assert f"HF_DATASETS_CACHE with {GLUE} in it" in str(caught.value)
     assert "--data FOLDER --data-config cola" in str(caught.value)
