@@ -101,7 +101,7 @@ def load_hub_task(
         )
     except DataError as error:
         raise DataError(
-            f"task {name!r}: {str(error).rstrip('.')}. It needs the network once, or HF_DATASETS_CACHE with "
-            f"{task.source} in it; a folder in the hub's layout goes to --data FOLDER"
-            f"{'' if task.config is None else f' --data-config {task.config}'}."
+            f"task {name!r}: {str(error).rstrip('.')}. It needs the network once, or "
+            f"HF_DATASETS_CACHE with {task.source} in it; a folder in the hub's layout goes to "
+            f"--data FOLDER{'' if task.config is None else f' --data-config {task.config}'}."
         ) from error
