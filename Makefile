@@ -35,7 +35,8 @@ lint: setup  ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict src/ticketry/core src/ticketry/errors.py src/ticketry/config.py \
-	  src/ticketry/combination.py src/ticketry/records.py src/ticketry/verdict
+	  src/ticketry/combination.py src/ticketry/searchspec.py src/ticketry/controls.py \
+	  src/ticketry/records.py src/ticketry/verdict
 
 format: setup  ## rewrite to the format
 	$(BIN)/ruff format .

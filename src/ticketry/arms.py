@@ -108,7 +108,8 @@ def _disturbed(weights: Tensor, rule: str, params: object, generator: torch.Gene
         return shuffle_within(weights, generator)
     assert isinstance(params, dict)
     noise = torch.randn(weights.shape, generator=generator)
-    return weights + noise * (params["amount"] * weights.std())
+    disturbed: Tensor = weights + noise * (params["amount"] * weights.std())
+    return disturbed
 
 
 def _generator(step: Step, rule: str) -> torch.Generator:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ticketry import cli
+from ticketry.models.families import FAMILIES
 
 ARTIFACT = Path(__file__).parents[1] / "artifact" / "v1"
 
@@ -60,7 +61,18 @@ def find(run, tiny_model: Path, reviews: Path, tmp_path: Path):
 def test_help_names_every_verb(run) -> None:
     shown = run("--help")
     assert shown.code == 0
-    for verb in ("find", "verify", "train", "inspect", "tasks", "models", "list", "push", "pull"):
+    for verb in (
+        "find",
+        "verify",
+        "train",
+        "inspect",
+        "tasks",
+        "models",
+        "list",
+        "push",
+        "pull",
+        "compare",
+    ):
         assert verb in shown.out
     assert run("--version").out.startswith("ticketry 0.1.0")
 
@@ -72,7 +84,8 @@ def test_tasks_and_models(run) -> None:
         "amazon",
     }
     families = json.loads(run("models", "--json").out)["families"]
-    assert [f["model_type"] for f in families] == ["bert", "distilbert", "gpt2", "roberta"]
+    assert [f["model_type"] for f in families] == sorted(FAMILIES)
+    assert {"albert", "bert", "convnext", "llama", "t5", "vit"} < set(FAMILIES)
     assert "minilm" in run("models").out
 
 
