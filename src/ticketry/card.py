@@ -155,8 +155,9 @@ def _of_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
         "example_low": points(verdict.example_ci_low),
         "overall_low": points(verdict.overall_ci_low),
         "margin": f"{say_difference(metric, verdict.margin)}{unit_of(metric)}",
-        "method": f"{search['method']}, scored by {search['criterion']} on {search['from']} "
-        f"weights, {len(search['levels'])} level{'' if len(search['levels']) == 1 else 's'}",
+        "method": f"{search['method']}{_variants(search)}, scored by {search['criterion']} on "
+        f"{search['from']} weights, {len(search['levels'])} "
+        f"level{'' if len(search['levels']) == 1 else 's'}",
         "cost": "an unrecorded number of" if cost is None else f"{cost:.2f}",
         "search_seeds": ", ".join(map(str, evidence["seeds"]["search"])) or "none",
         "verify_seeds": ", ".join(map(str, evidence["seeds"]["verify"])),
@@ -170,6 +171,15 @@ def _of_evidence(evidence: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": evidence["warnings"],
         "data_sha256": evidence["data_sha256"],
     }
+
+
+def _variants(search: Mapping[str, Any]) -> str:
+    """Say what of a search is not the plain way; earlier versions knew no other."""
+    plain = {"pattern": "unstructured", "allocation": "global", "rewind": "pretrained"}
+    said = [
+        f"{name} {search[name]}" for name in plain if search.get(name, plain[name]) != plain[name]
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _front_matter(evidence: Mapping[str, Any] | None, config: Mapping[str, Any]) -> _Ready:
