@@ -128,7 +128,7 @@ def prepare(
     Raises:
         InputError: the model or the data cannot be used, or the device is absent.
     """
-    from ticketry.models.heads import pretrained_head
+    from ticketry.models.heads import check_task_model, pretrained_head
     from ticketry.models.loading import (
         base_sha256,
         canonical_tensors,
@@ -154,6 +154,7 @@ def prepare(
             "examples there are; all are used"
         )
     reference = resolve(model, revision, say=say)
+    check_task_model(reference, data.objective, data.labels)
     tokenizer = load_tokenizer(reference) if data.objective in READS_TEXT else None
     limit = None if tokenizer is None else length_limit(reference, tokenizer)
     if limit is not None and limit < recipe.max_length_tokens:

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from transformers import AutoModel, AutoModelForImageClassification
 
 from architectures import ARCHITECTURES
+from ticketry import find
 from ticketry.config import Recipe
 from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import resolve
@@ -26,6 +27,7 @@ from ticketry.tasks.images import (
     processing_of,
 )
 from ticketry.tasks.objectives import workload_for
+from ticketry.tasks.registry import load_task
 from ticketry.training import train
 from tiny_images import image_task
 
@@ -145,3 +147,60 @@ def test_an_empty_split_is_refused(folder: Path) -> None:
 def test_image_data_come_back_from_a_store() -> None:
     data = image_task(8)
     assert TaskData.from_json(json.loads(json.dumps(data.to_json()))) == data
+
+
+def test_digits_are_real_and_split_without_leaks() -> None:
+    data = load_task("digits")
+    assert data == load_task("digits")
+    assert len(data.train) + len(data.validation) + len(data.test) == 1797
+    assert data.objective == "image-classification"
+    assert data.labels == tuple("0123456789")
+    splits = [set(split.texts) for split in (data.train, data.validation, data.test)]
+    assert not splits[0] & splits[1] | splits[0] & splits[2] | splits[1] & splits[2]
+    first = decode_image(data.train.texts[0])
+    assert first.shape == (8, 8, 1)
+    assert first.max() > 200
+    for split in (data.train, data.validation, data.test):
+        assert set(split.labels) == set(range(10))
+
+
+def test_a_whole_run_on_digits(folder: Path, tmp_path: Path) -> None:
+    ticket = find(
+        str(folder),
+        "digits",
+        sparsity=0.3,
+        levels=1,
+        replicates=2,
+        controls="none",
+        epochs=0.5,
+        learning_rate=0.01,
+        train_samples=200,
+        workers=0,
+        out=tmp_path / "run",
+    )
+    total = ARCHITECTURES["vit" if "vit" in str(folder) else "convnext"].weights
+    assert ticket.mask.kept == round(0.7 * total)
+    assert ticket.evidence is not None
+    assert ticket.evidence["data"]["objective"] == "image-classification"
+    assert "digits" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "message"),
+    [
+        ("tiny_model", "digits", "for which transformers has no image classifier; give an image"),
+        ("folder", "reviews", "for which transformers has no sequence classifier; give a text"),
+    ],
+    ids=["text", "image"],
+)
+def test_a_model_of_another_kind_is_refused(
+    model: str, task: str, message: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    place = str(request.getfixturevalue(model))
+    data = {"task": "digits"}
+    if task == "reviews":
+        reviews = request.getfixturevalue("reviews")
+        data = {"data": str(reviews), "text_column": "review", "label_column": "verdict"}
+    with pytest.raises(ModelError, match=message):
+        find(place, **data, out=tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()

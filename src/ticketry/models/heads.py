@@ -132,6 +132,15 @@ def load_task_model(
     return model
 
 
+def check_task_model(base: BaseRef, objective: str, label_names: Sequence[str]) -> None:
+    """Refuse a base that transformers has no task model of an objective for.
+
+    Raises:
+        ModelError: says what kind of model is needed.
+    """
+    _task_class(base, objective, label_names)
+
+
 def _task_class(base: BaseRef, objective: str, label_names: Sequence[str]) -> tuple[Any, Any]:
     """Return the configuration of an objective's task model, and its class."""
     head = HEADS[objective]

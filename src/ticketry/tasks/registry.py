@@ -93,6 +93,12 @@ def _spam(*, split_seed: int, say: Say) -> TaskData:
     return load_spam(split_seed=split_seed, say=say)
 
 
+def _digits(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.digits import load_digits
+
+    return load_digits(split_seed=split_seed)
+
+
 def _no_npm() -> str | None:
     from ticketry.assets import unavailable
     from ticketry.corpora import SPAM
@@ -123,6 +129,16 @@ register_task(
         "accuracy",
         _spam,
         unavailable=_no_npm,
+    )
+)
+
+register_task(
+    TaskInfo(
+        "digits",
+        "1,797 handwritten digits of 8 × 8 pixels, for image models",
+        "accuracy",
+        _digits,
+        "image-classification",
     )
 )
 
