@@ -185,22 +185,14 @@ def test_a_whole_run_on_digits(folder: Path, tmp_path: Path) -> None:
     assert "digits" in (tmp_path / "run" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("model", "task", "message"),
-    [
-        ("tiny_model", "digits", "for which transformers has no image classifier; give an image"),
-        ("folder", "reviews", "for which transformers has no sequence classifier; give a text"),
-    ],
-    ids=["text", "image"],
-)
-def test_a_model_of_another_kind_is_refused(
-    model: str, task: str, message: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    place = str(request.getfixturevalue(model))
-    data = {"task": "digits"}
-    if task == "reviews":
-        reviews = request.getfixturevalue("reviews")
-        data = {"data": str(reviews), "text_column": "review", "label_column": "verdict"}
-    with pytest.raises(ModelError, match=message):
-        find(place, **data, out=tmp_path / "run", workers=0)
+def test_a_text_model_is_refused_images(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no image classifier; give an image model"):
+        find(str(tiny_model), "digits", out=tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_model_is_refused_texts(folder: Path, reviews: Path, tmp_path: Path) -> None:
+    columns = {"text_column": "review", "label_column": "verdict"}
+    with pytest.raises(ModelError, match="has no sequence classifier; give a text"):
+        find(str(folder), data=str(reviews), **columns, out=tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
