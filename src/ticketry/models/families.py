@@ -7,7 +7,7 @@ A scope is a function of the base and a scope name, never of the task (heads are
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from ticketry.core.scope import ScopeRule
 from ticketry.errors import ScopeError, UnknownNameError, unknown_name_message
@@ -15,7 +15,7 @@ from ticketry.models.image_families import IMAGE_FAMILIES
 from ticketry.models.layout import Family
 from ticketry.models.text_families import TEXT_FAMILIES
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: dict[str, Family] = {
     family.model_type: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)
 }
 

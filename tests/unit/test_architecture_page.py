@@ -1,0 +1,25 @@
+"""docs/adding-an-architecture.md does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ticketry.models.families import FAMILIES
+
+PAGE = Path(__file__).parents[2] / "docs" / "adding-an-architecture.md"
+
+
+def test_its_blocks_run_one_after_the_other() -> None:
+    assert "ernie" not in FAMILIES
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    values: dict[str, Any] = {}
+    try:
+        for block in blocks:
+            exec(compile(block, str(PAGE), "exec"), values)
+        assert "encoder.layer.0.output.dense.weight" in values["names"]
+        assert values["family"] is FAMILIES["ernie"]
+    finally:
+        FAMILIES.pop("ernie", None)
