@@ -125,7 +125,11 @@ def keep_run(
     write_json(out / TIMES_FILE, measured)
     assert ticket.evidence is not None
     write_report(
-        out / REPORT_FILE, evidence=ticket.evidence, config=ticket.config(), times=measured
+        out / REPORT_FILE,
+        evidence=ticket.evidence,
+        config=ticket.config(),
+        times=measured,
+        plan=plan.to_json(store, None),
     )
     files = [*(path for path in sorted(folder.iterdir()) if path.is_file()), out / REPORT_FILE]
     if keep_model:

@@ -44,8 +44,24 @@ class Plan:
         steps = {step.key: step for step in (*search, *self.verification.steps)}
         return tuple(steps.values())
 
+    @property
+    def parts(self) -> dict[str, Sequence[Step]]:
+        """What each step is for: ``search``, ``dense``, …, ``control NAME`` -> its steps."""
+        verification = self.verification
+        return {
+            **({"search": self.search.steps} if self.search else {}),
+            "dense": verification.dense,
+            "dense, half budget": verification.half_budget,
+            "ticket": verification.ticket,
+            **{f"control {name}": steps for name, steps in verification.controls.items()},
+        }
+
     def to_json(self, store: Store, seconds: float | None) -> dict[str, Any]:
         """Return the plan with its cost as JSON values."""
+        part_of: dict[str, str] = {}
+        for part, steps in self.parts.items():
+            for step in steps:
+                part_of.setdefault(step.key, part)  # a shared step is paid once
         return {
             "schema_version": 1,
             "title": self.title,
@@ -53,6 +69,7 @@ class Plan:
                 {
                     "name": step.name,
                     "kind": step.kind,
+                    "part": part_of.get(step.key),
                     "key": step.key,
                     "needs": list(step.needs),
                     "train_passes": step.train_passes,
@@ -87,18 +104,8 @@ class Plan:
     def lines(self, store: Store, seconds: float | None, workers: int) -> list[str]:
         """Say the plan and its cost, a line each."""
         cost = self.cost(store, seconds)
-        verification = self.verification
-        rows: list[tuple[str, Sequence[Step]]] = []
-        if self.search:
-            rows.append(("search", self.search.steps))
-        rows += [
-            ("dense", verification.dense),
-            ("dense, half budget", verification.half_budget),
-            ("ticket", verification.ticket),
-        ]
-        rows += [(f"control {name}", steps) for name, steps in verification.controls.items()]
         lines = [f"Plan: {self.title}", f"  recipe    {self.recipe.describe()}"]
-        for name, steps in rows:
+        for name, steps in self.parts.items():
             trainings = [step for step in steps if step.train_passes]
             scoring = sum(step.calibration_passes for step in steps)
             scored = f", {scoring:,} passes to score weights" if scoring else ""

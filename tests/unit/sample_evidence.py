@@ -188,3 +188,25 @@ def sample_times() -> dict[str, Any]:
             "device": "cpu", "cores": 2, "workers": 2, "threads": 1,
         },
     }  # fmt: skip
+
+
+def sample_plan() -> dict[str, Any]:
+    """Return ``plan.json`` of the same run: what the report reads of it."""
+    parts = {"search": "search level", "dense": "dense", "ticket": "ticket",
+             "control random-layerwise": "random-layerwise"}  # fmt: skip
+    steps = []
+    for row in sample_times()["trainings"]:
+        found = [part for part, start in parts.items() if row["name"].startswith(start)]
+        searching = found == ["search"]
+        evaluated = 1_000 if searching else 3_000
+        steps.append(
+            {
+                "name": row["name"],
+                "part": found[0] if found else None,
+                "train_passes": 4_000,
+                "eval_passes": evaluated,
+                "calibration_passes": 0,
+                "dense_equivalents": round((4_000 + evaluated / 3) / 4_000, 4),
+            }
+        )
+    return {"schema_version": 1, "steps": steps, "cost": {"dense_equivalents": 13.42}}

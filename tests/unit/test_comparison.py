@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from sample_evidence import sample_evidence as evidence
+from webpage import check_page
 
 from ticketry.comparison import MOST_TICKETS, compare, lines, load_tickets
 from ticketry.core.mask import Mask
@@ -141,6 +142,7 @@ class Page(HTMLParser):
 
 def test_the_page_is_whole_and_accessible() -> None:
     html = render_comparison(compare(many()))
+    check_page(html)
     page = Page()
     page.feed(html)
     assert "script" not in page.tags
@@ -152,6 +154,7 @@ def test_the_page_is_whole_and_accessible() -> None:
     assert set(page.labelled) <= set(page.ids)
     assert page.tags.count("figure") == page.tags.count("figcaption") == page.tags.count("svg") == 2
     assert "candidate" in html
+    assert "ticket first 84.9, inconclusive, dense 85.3, random-layerwise 78.4." in html
     assert "Score against sparsity on movies" in html
     assert render_comparison(compare(many())) == html
 

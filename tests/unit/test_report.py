@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import copy
-import html.parser
-import itertools
 import os
 import re
 import shlex
@@ -14,46 +12,17 @@ from typing import Any
 
 import pytest
 import yaml
-from sample_evidence import sample_config, sample_evidence, sample_times
+from sample_evidence import sample_config, sample_evidence, sample_plan, sample_times
+from webpage import Page, check_page
 
 from ticketry.card import escape, render_card
 from ticketry.errors import InputError, StorageError, TicketError
 from ticketry.report import render_report, write_report
-from ticketry.report.page import command_lines, duration, layer_groups
+from ticketry.report.costs import duration
+from ticketry.report.layers import kept_grid, layer_groups
+from ticketry.report.page import command_lines
 
 HOSTILE = "<script>alert('x')</script>\"&`${{7*7}}` | [a](javascript:b)\n# heading\n---\n"
-VOID = {"meta", "br", "img", "hr", "link", "input"}
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would see: tags with attributes in order, text, and whether tags balance."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +32,9 @@ def evidence() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def page(evidence: dict[str, Any]) -> str:
-    return render_report(evidence=evidence, config=sample_config(), times=sample_times())
+    return render_report(
+        evidence=evidence, config=sample_config(), times=sample_times(), plan=sample_plan()
+    )
 
 
 def changed(evidence: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -97,7 +68,7 @@ def test_equal_records_give_equal_bytes_in_another_process(page: str) -> None:
     code = (
         "from sample_evidence import *; from ticketry.report import render_report; import sys;"
         "sys.stdout.buffer.write(render_report(evidence=sample_evidence(),"
-        "config=sample_config(), times=sample_times()).encode())"
+        "config=sample_config(), times=sample_times(), plan=sample_plan()).encode())"
     )
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(paths)}
@@ -124,36 +95,69 @@ def test_numbers_are_those_of_the_evidence(page: str, evidence: dict[str, Any]) 
         assert sample_config()[name] in text
 
 
-def test_the_page_can_be_read_by_ear(page: str) -> None:
-    parsed = Page(page)
-    assert parsed.all("html")[0]["lang"] == "en"
-    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for tag in ("figure", "section"):
-        assert parsed.all(tag)
-        for attributes in parsed.all(tag):
-            assert attributes["aria-labelledby"] in ids
-    assert len(parsed.all("figcaption")) == len(parsed.all("figure"))
-    assert len(parsed.all("caption")) == len(parsed.all("table"))
-    assert all(attributes["scope"] in ("row", "col") for attributes in parsed.all("th"))
-    levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch("h[1-6]", tag)]
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-
-
-def test_charts_fit_a_phone_and_follow_the_colour_scheme(page: str) -> None:
-    assert "prefers-color-scheme: dark" in page
-    assert 'name="viewport" content="width=device-width' in page
+def test_the_page_reads_by_ear_on_a_phone_and_in_the_dark(page: str) -> None:
+    check_page(page)
     charts = Page(page).all("svg")
-    assert len(charts) == 4
-    for chart in charts:
-        assert "width" not in chart
-        box = chart["viewbox"]
-        assert box is not None
-        assert float(box.split()[2]) < 360
-    drawn = page[page.index("<svg") : page.rindex("</svg>")]
-    assert not re.search(r"#0\d0\d0\d|fill: #|stroke: #|font-family", drawn)
-    defined = set(re.findall(r"(--[a-z-]+):", page))
-    assert set(re.findall(r"var\((--[a-z-]+)\)", page)) <= defined
+    assert [chart["aria-labelledby"] for chart in charts] == [
+        f"alt-{name}" for name in ("intervals", "scores", "curve", "layers", "kept", "cost")
+    ]
+
+
+def test_the_curve_tells_validation_from_test(page: str, evidence: dict[str, Any]) -> None:
+    rows = Page(page).table("Score against sparsity")
+    assert rows[0] == ["What", "Split", "Sparsity", "Mean", "Std"]
+    assert rows[1] == ["search, level 1", "validation", "0.0%", "85.7%", "–"]
+    assert rows[2] == ["search, level 2", "validation", "22.5%", "85.2%", "–"]
+    assert [row[:3] for row in rows[3:]] == [
+        ["dense", "validation", "0.0%"],
+        ["dense", "test", "0.0%"],
+        ["ticket (inconclusive)", "test", f"{evidence['sparsity']:.1%}"],
+        ["random-layerwise", "test", f"{evidence['sparsity']:.1%}"],
+    ]
+    dense = evidence["dense"]
+    assert rows[4][3:] == [f"{100 * dense['mean']:.1f}%", f"{100 * dense['std']:.2f}"]
+    alt = Page(page).by_id["alt-curve"]
+    assert "Validation, one training each: 85.7 at 0.0%, 85.2 at 22.5%; dense" in alt
+    assert "ticket 84.9, inconclusive, dense 85.3, random-layerwise 78.4" in alt
+    assert "Validation: the search's own trainings" in page
+
+
+def test_a_search_without_scored_levels_shows_tests_alone(evidence: dict[str, Any]) -> None:
+    def strip(found: dict[str, Any]) -> None:
+        for level in found["search"]["levels"]:
+            del level["validation_score"]
+
+    found = Page(render_report(evidence=changed(evidence, strip), config=sample_config()))
+    assert "Validation" not in found.by_id["alt-curve"]
+    assert "Here, the verified test scores" in " ".join(found.text.split())
+
+
+def test_what_is_kept_by_kind_and_block(page: str, evidence: dict[str, Any]) -> None:
+    rows = Page(page).table("Kept by kind and block")
+    assert rows[0] == ["Kind", *"012345"]
+    by_name = {row["name"]: row for row in evidence["layers"]}
+    for kind, *shares in rows[1:]:
+        for block, share in enumerate(shares):
+            row = by_name[f"encoder.layer.{block}.{kind}.weight"]
+            assert share == f"{row['kept'] / row['prunable']:.1%}"
+    assert len(rows) == 7
+
+
+def test_the_cost_is_told_by_part(page: str) -> None:
+    rows = Page(page).table("Cost by part")
+    assert rows[0][:3] == ["Part", "Trainings", "Training passes"]
+    # 2 levels of 4,000 passes and 1,000 evaluated: 2 · (4,000 + 1,000/3) / 4,000 = 2.17.
+    assert rows[1][:6] == ["search", "2", "8,000", "0", "2,000", "2.17"]
+    assert rows[1][6] == f"{61.3 + 63.0:,.1f}"
+    assert [row[0] for row in rows[1:]] == ["search", "dense", "ticket", "control random-layerwise"]
+
+
+def test_a_plan_of_an_older_run_has_no_parts(evidence: dict[str, Any]) -> None:
+    plan = sample_plan()
+    for step in plan["steps"]:
+        del step["part"]
+    text = render_report(evidence=evidence, config=sample_config(), plan=plan)
+    assert "Cost by part" not in text
 
 
 @pytest.mark.parametrize(
@@ -251,6 +255,18 @@ def test_kinds_and_blocks_are_read_from_the_names() -> None:
     assert found["attention.self.query"][2][1] == pytest.approx(0.5)
     assert found["pooler.dense"] == [("", 1.0)]
     assert found["mlp.c_fc"] == [("1", 0.75)]
+    # Encoder and decoder have the same kinds: neither is taken for the other.
+    stacks = [
+        row(f"{s}.block.{n}.q.weight", k)
+        for s, k in (("encoder", 9), ("decoder", 5))
+        for n in (0, 1)
+    ]
+    grid, blocks = kept_grid(stacks)
+    assert grid["encoder: q"] == pytest.approx({"0": 0.09, "1": 0.09})
+    assert grid["decoder: q"] == pytest.approx({"0": 0.05, "1": 0.05})
+    assert list(grid) == ["encoder: q", "decoder: q"]
+    assert blocks == ("0", "1")
+    assert kept_grid(bert) == ({}, ())  # one kind makes no map
     # Thirteen kinds are merged by block: 40 and 60 of 100 kept twice over make 50%.
     many = [row(f"layer.{n % 2}.kind{n}.weight", 40 if n < 7 else 60) for n in range(13)]
     merged = layer_groups(many)
@@ -293,7 +309,13 @@ def test_the_page_is_written_whole_or_refused(
     evidence: dict[str, Any], page: str, tmp_path: Path
 ) -> None:
     target = tmp_path / "report.html"
-    write_report(target, evidence=evidence, config=sample_config(), times=sample_times())
+    write_report(
+        target,
+        evidence=evidence,
+        config=sample_config(),
+        times=sample_times(),
+        plan=sample_plan(),
+    )
     assert target.read_text(encoding="utf-8") == page
     with pytest.raises(StorageError, match="cannot write"):
         write_report(target / "report.html", evidence=evidence, config=sample_config())

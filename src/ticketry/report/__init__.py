@@ -37,6 +37,7 @@ def render_report(
     evidence: Mapping[str, Any],
     config: Mapping[str, Any],
     times: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -44,6 +45,7 @@ def render_report(
         evidence: ``ticket_evidence.json``.
         config: ``ticket_config.json``.
         times: ``times.json``; None leaves the seconds out.
+        plan: ``plan.json``; None leaves the passes by part out.
 
     Raises:
         InputError: jinja2 or matplotlib is not installed.
@@ -52,7 +54,7 @@ def render_report(
     require_report()
     from ticketry.report.page import render
 
-    return render(evidence, config, times)
+    return render(evidence, config, times, plan)
 
 
 def write_report(
@@ -61,10 +63,12 @@ def write_report(
     evidence: Mapping[str, Any],
     config: Mapping[str, Any],
     times: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page, atomically; see :func:`render_report`.
 
     Raises:
         StorageError: it could not be written.
     """
-    write_bytes(out_html, render_report(evidence=evidence, config=config, times=times).encode())
+    text = render_report(evidence=evidence, config=config, times=times, plan=plan)
+    write_bytes(out_html, text.encode())

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ticketry.metrics import say_difference, say_score, scale_of
-from ticketry.report import figures
-from ticketry.report.page import environment
+from ticketry.report import drawing, require_report
+from ticketry.report.curves import Tested, curve
+from ticketry.report.drawing import draw_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,19 +23,25 @@ def render_comparison(found: Mapping[str, Any]) -> str:
     Raises:
         InputError: jinja2 or matplotlib is not installed.
     """
-    from markupsafe import Markup
-
+    require_report()
     groups = _groups(found["tickets"])
     values = {
         "base": found["base"],
         "rows": [_row(row) for row in found["tickets"]],
         "groups": [
-            {"task": task, "metric": rows[0]["metric"], "figure": Markup(_curve(rows, number))}
-            | {"words": _curve_words(rows)}
+            {
+                "name": f"curve-{number}",
+                "task": task,
+                "metric": rows[0]["metric"],
+                "rows": [line for row in rows for line in _curve_rows(row)],
+            }
             for number, (task, rows) in enumerate(groups.items())
         ],
         "pairs": [_pair(pair) for pair in found["overlaps"]],
-        "overlaps": Markup(_bars(found["overlaps"][:MOST_PAIRS])),
+        "figures": {
+            "overlaps": _bars(found["overlaps"][:MOST_PAIRS]),
+            **{f"curve-{n}": _curve(rows, n) for n, rows in enumerate(groups.values())},
+        },
         "drawn": min(MOST_PAIRS, len(found["overlaps"])),
         "labels": [row["label"] for row in found["tickets"]],
         "layers": [
@@ -45,7 +52,7 @@ def render_comparison(found: Mapping[str, Any]) -> str:
             for layer in found["layers"]
         ],
     }
-    return environment().get_template("compare.html.j2").render(**values)
+    return draw_page("compare.html.j2", values)
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -107,63 +114,38 @@ def _pair(pair: Mapping[str, Any]) -> dict[str, str]:
     return said
 
 
-def _curve_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    metric = rows[0]["metric"]
-    parts = [
-        f"at {row['sparsity']:.1%} ticket {say_score(metric, row['ticket']['mean'])}, dense "
-        f"{say_score(metric, row['dense']['mean'])}"
-        + "".join(
-            f", {name} {say_score(metric, arm['mean'])}" for name, arm in row["controls"].items()
-        )
-        for row in rows
+def _curve_rows(row: Mapping[str, Any]) -> list[dict[str, str]]:
+    arms = {"ticket": row["ticket"], "dense": row["dense"], **row["controls"]}
+    return [
+        {
+            "label": row["label"],
+            "sparsity": f"{row['sparsity']:.1%}",
+            "arm": name,
+            "mean": say_score(row["metric"], arm["mean"]),
+            "std": say_difference(row["metric"], arm["std"], decimals=2),
+        }
+        for name, arm in arms.items()
     ]
-    return "; ".join(parts) + "."
+
+
+def _tested(row: Mapping[str, Any]) -> Tested:
+    arms = {"ticket": row["ticket"], "dense": row["dense"], **row["controls"]}
+    scores = {name: (arm["mean"], arm["std"]) for name, arm in arms.items()}
+    return Tested(
+        label=_short(row["label"]),
+        sparsity=row["sparsity"],
+        ticket=scores.pop("ticket"),
+        dense=scores.pop("dense"),
+        answer="winning" if row["verdict"]["winning"] else row["verdict"]["noninferior"],
+        controls=scores,
+    )
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], number: int) -> str:
-    """Draw test score against sparsity: dense with one standard deviation, ticket, controls."""
-    scale = scale_of(rows[0]["metric"])
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        x = [100 * row["sparsity"] for row in rows]
-        low = [scale * (row["dense"]["mean"] - row["dense"]["std"]) for row in rows]
-        high = [scale * (row["dense"]["mean"] + row["dense"]["std"]) for row in rows]
-        means = [scale * row["dense"]["mean"] for row in rows]
-        if len(rows) > 1:
-            axes.fill_between(x, low, high, color=figures.DENSE, alpha=0.2, linewidth=0)
-            axes.plot(x, means, color=figures.DENSE, linewidth=1.2)
-        axes.errorbar(
-            x, means, yerr=[scale * row["dense"]["std"] for row in rows], fmt="s",
-            color=figures.DENSE, markersize=4, linewidth=1, label="dense",
-        )  # fmt: skip
-        axes.errorbar(
-            x, [scale * row["ticket"]["mean"] for row in rows],
-            yerr=[scale * row["ticket"]["std"] for row in rows], fmt="o-",
-            color=figures.TICKET, markersize=5.5, linewidth=1.8, label="ticket",
-        )  # fmt: skip
-        for style, name in zip("^vD<>pP*Xd", _controls(rows), strict=False):
-            points = [
-                (at, scale * row["controls"][name]["mean"])
-                for at, row in zip(x, rows, strict=True)
-                if name in row["controls"]
-            ]
-            axes.plot(
-                [p[0] for p in points], [p[1] for p in points], style, color=figures.CONTROL,
-                markersize=6, linestyle=":", linewidth=1, label=name,
-            )  # fmt: skip
-        axes.set_xlabel("sparsity (%)")
-        axes.set_ylabel(f"test {rows[0]['metric']}{' (%)' if scale == 100 else ''}")
-        axes.grid(axis="y", linewidth=0.6)
-        axes.tick_params(axis="y", colors=figures.MUTED)
-        axes.margins(x=0.08)
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=figures.INK)
-
-    return figures.draw_svg(draw, 2.9, f"curve-{number}")
-
-
-def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["controls"]))
+    """Draw test score against sparsity: the dense band, tickets marked by verdict, controls."""
+    metric = rows[0]["metric"]
+    tested = [_tested(row) for row in rows]
+    return curve(tested, metric, scale_of(metric), name=f"curve-{number}")
 
 
 def _bars(pairs: Sequence[Mapping[str, Any]]) -> str:
@@ -173,9 +155,9 @@ def _bars(pairs: Sequence[Mapping[str, Any]]) -> str:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, kind in zip(panels, ("kept", "pruned"), strict=True):
             for y, pair in enumerate(pairs):
-                axes.barh(y, 100 * pair[kind], color=figures.TICKET, height=0.55)
+                axes.barh(y, 100 * pair[kind], color=drawing.TICKET, height=0.55)
                 chance = 100 * pair[f"{kind}_by_chance"]
-                axes.plot([chance] * 2, [y - 0.42, y + 0.42], color=figures.BAD, linewidth=2)
+                axes.plot([chance] * 2, [y - 0.42, y + 0.42], color=drawing.BAD, linewidth=2)
             axes.set_xlim(0, 104)
             axes.set_title(f"{kind} weights", loc="left", pad=4)
             axes.set_xlabel("overlap (%)")
@@ -186,7 +168,15 @@ def _bars(pairs: Sequence[Mapping[str, Any]]) -> str:
         panels[0].set_yticks(range(len(pairs)), names)
         panels[0].set_ylim(len(pairs) - 0.4, -0.6)
 
-    return figures.draw_svg(draw, 0.75 + 0.3 * len(pairs), "overlaps")
+    words = "; ".join(
+        f"{pair['a']} and {pair['b']}: kept {pair['kept']:.1%}, by chance "
+        f"{pair['kept_by_chance']:.1%}, pruned {pair['pruned']:.1%}, by chance "
+        f"{pair['pruned_by_chance']:.1%}"
+        for pair in pairs
+    )
+    return drawing.svg(
+        draw, 0.75 + 0.3 * len(pairs), "overlaps", f"Overlap of each pair of masks: {words}."
+    )
 
 
 def _short(label: str) -> str:

@@ -1,50 +1,15 @@
-"""Charts as inline SVG: text stays text, colours are the page's CSS variables, equal in, equal out.
-
-Every chart is drawn about as wide as a phone, so that its words stay readable there, and grows on
-a wider page.
-"""
+"""The charts of a run's page; see :mod:`ticketry.report.drawing`."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ticketry.report.drawing import BAD, CONTROL, DENSE, INK, MUTED, TICKET, bare, svg
 from ticketry.verdict import Verdict
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Stand-ins that matplotlib can draw with; the page's style sheet knows the variables.
-INK, MUTED, GRID, TICKET, DENSE, CONTROL, BAD = (f"#0{n}0{n}0{n}" for n in range(1, 8))
-_VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    TICKET: "--ticket",
-    DENSE: "--dense",
-    CONTROL: "--control",
-    BAD: "--bad",
-}
-_WIDTH_IN = 4.7
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9.5,
-    "xtick.color": MUTED,
-    "ytick.color": INK,
-    "grid.color": GRID,
-    "axes.axisbelow": True,
-}
 
 
 def intervals(verdict: Verdict, scale: float) -> str:
@@ -83,9 +48,14 @@ def intervals(verdict: Verdict, scale: float) -> str:
             fontsize=8.5,
         )  # fmt: skip
         axes.set_xlabel(f"ticket better than dense by{' (points)' if scale == 100 else ''}")
-        _bare(axes)
+        bare(axes)
 
-    return draw_svg(draw, 1.75, "intervals")
+    said = "; ".join(f"{name}: {scale * low:.2f} to {scale * high:.2f}" for name, low, high in rows)
+    words = (
+        f"Ticket less dense: {scale * verdict.difference:.2f}. One-sided 95% ends {said}. "
+        f"The margin lies at {-scale * verdict.margin:.2f}."
+    )
+    return svg(draw, 1.75, "intervals", words)
 
 
 def scores(
@@ -125,9 +95,13 @@ def scores(
         )  # fmt: skip
         axes.margins(x=0.08)
         axes.set_xlabel(f"test {verdict.metric}{' (%)' if scale == 100 else ''}")
-        _bare(axes)
+        bare(axes)
 
-    return draw_svg(draw, 0.75 + 0.42 * len(arms), "scores")
+    means = ", ".join(
+        f"{label} {scale * arm_of(evidence, name)['mean']:.2f}" for label, name in arms
+    )
+    words = f"Test scores of each fine-tuning by arm. Means: {means}."
+    return svg(draw, 0.75 + 0.42 * len(arms), "scores", words)
 
 
 def layers(groups: Mapping[str, Sequence[tuple[str, float]]], sparsity: float) -> str:
@@ -162,36 +136,12 @@ def layers(groups: Mapping[str, Sequence[tuple[str, float]]], sparsity: float) -
         figure.supylabel("sparsity (%)", color=MUTED, fontsize=9.5)
         figure.supxlabel("block", color=MUTED, fontsize=9.5)
 
-    return draw_svg(draw, 0.45 + 1.25 * rows, "layers")
-
-
-def levels(points: Sequence[tuple[float, float]], dense: float, metric: str, scale: float) -> str:
-    """Draw the validation score of each level of the search.
-
-    Args:
-        points: (sparsity of the trained network in [0, 1], validation score) in order.
-        dense: mean validation score of the dense replicates.
-        metric: its name.
-        scale: 100 where people say percent, else 1.
-    """
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.axhline(scale * dense, color=DENSE, linewidth=1.2, linestyle=(0, (4, 3)))
-        x, y = [100 * point[0] for point in points], [scale * point[1] for point in points]
-        axes.plot(x, y, "o-", color=TICKET, linewidth=1.8, markersize=5.5)
-        axes.annotate(
-            "dense, mean of replicates", (0.995, scale * dense), (0, 3),
-            xycoords=("axes fraction", "data"), textcoords="offset points", color=INK,
-            ha="right", va="bottom", fontsize=8.5,
-        )  # fmt: skip
-        axes.set_xlabel("sparsity of the network that was trained (%)")
-        axes.set_ylabel(f"validation {metric}{' (%)' if scale == 100 else ''}")
-        axes.margins(x=0.06, y=0.35)
-        axes.tick_params(axis="y", colors=MUTED)
-        axes.grid(axis="y", linewidth=0.6)
-
-    return draw_svg(draw, 2.3, "levels")
+    values = [value for bars in groups.values() for _, value in bars]
+    words = (
+        f"Sparsity by kind of matrix and block, from {min(values):.1%} to {max(values):.1%}; "
+        f"{sparsity:.1%} over all."
+    )
+    return svg(draw, 0.45 + 1.25 * rows, "layers", words)
 
 
 def arm_of(evidence: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -210,52 +160,3 @@ def _strip(values: Sequence[float]) -> list[float]:
         turn = seen[value] = seen.get(value, -1) + 1
         offsets.append((0.11 * ((turn + 1) // 2)) * (-1 if turn % 2 else 1))
     return offsets
-
-
-def _bare(axes: Axes) -> None:
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", linewidth=0.6)
-
-
-def draw_svg(draw: Any, height_in: float, name: str) -> str:
-    """Draw on a fresh figure and return it as SVG for use inside HTML.
-
-    Args:
-        draw: given the figure.
-        height_in: inches, beside a width of 4.7.
-        name: keeps ids of several figures on a page apart.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-        figure.patch.set_visible(False)
-        draw(figure)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _clean(buffer.getvalue(), name)
-
-
-def _clean(svg: str, name: str) -> str:
-    """Keep what a page needs: no prolog, metadata, comments or fixed sizes; ids stay apart."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]+)"', svg)
-    assert box is not None
-    opening = f'<svg viewBox="{box[1]}" aria-hidden="true" focusable="false">'
-    svg = re.sub(r"^<svg[^>]*>", opening, svg)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(" font-family: 'DejaVu Sans';", "")  # the page's own
-    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    # matplotlib's global style element applies to the whole page when it is inlined.
-    svg = re.sub(r'<style type="text/css">.*?</style>', "", svg, flags=re.DOTALL)
-    return re.sub(r"\n\s*", "\n", svg).strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,41 +9,39 @@ from typing import Any
 
 from ticketry.metrics import say_difference, say_score, scale_of, unit_of
 from ticketry.report import figures
+from ticketry.report.costs import cost_of
+from ticketry.report.curves import ANSWERS, Tested, Trail, curve
+from ticketry.report.drawing import draw_page
+from ticketry.report.grids import cost_bars, kept_map
+from ticketry.report.layers import (
+    kept_grid,
+    layer_groups,
+    layer_row,
+    layer_words,
+    weights_words,
+)
 from ticketry.searchspec import REWINDS
 from ticketry.verdict import Verdict
 from ticketry.verdict.wording import headline
 
 PLAIN = {"pattern": "unstructured", "allocation": "global"}
-MOST_PANELS = 12
-"""More kinds of matrices than this are drawn as one panel."""
 
 
 def render(
-    evidence: Mapping[str, Any], config: Mapping[str, Any], times: Mapping[str, Any] | None
+    evidence: Mapping[str, Any],
+    config: Mapping[str, Any],
+    times: Mapping[str, Any] | None,
+    plan: Mapping[str, Any] | None,
 ) -> str:
     """Return the page; see :func:`ticketry.report.render_report`."""
-    from markupsafe import Markup
-
-    values = page(evidence, config, times)
-    values["figures"] = {name: Markup(svg) for name, svg in values["figures"].items()}
-    return environment().get_template("report.html.j2").render(**values)
-
-
-def environment() -> Any:
-    """Return the templates; everything put into them is escaped."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("ticketry"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return draw_page("report.html.j2", page(evidence, config, times, plan))
 
 
 def page(
-    evidence: Mapping[str, Any], config: Mapping[str, Any], times: Mapping[str, Any] | None
+    evidence: Mapping[str, Any],
+    config: Mapping[str, Any],
+    times: Mapping[str, Any] | None,
+    plan: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return everything that the template shows; every value is plain text but ``figures``."""
     verdict = Verdict.from_json(evidence["verdict"])
@@ -54,6 +51,9 @@ def page(
     arms += [(name, name) for name in evidence["controls"]]
     scale = scale_of(metric)
     groups = layer_groups(evidence["layers"])
+    grid, blocks = kept_grid(evidence["layers"])
+    tested, trail = Tested.of(evidence), Trail.of(evidence)
+    cost = cost_of(evidence, times, plan)
     return {
         "tone": _tone(verdict),
         "headline": headline(verdict),
@@ -68,11 +68,15 @@ def page(
         "interval_rows": _interval_rows(verdict),
         "arms": [_arm_row(evidence, verdict, label, name) for label, name in arms],
         "seeds": evidence["seeds"],
-        "layers": [_layer_row(row) for row in evidence["layers"]],
-        "layer_words": _layer_words(evidence),
-        "weights": _weights(evidence),
+        "layers": [layer_row(row) for row in evidence["layers"]],
+        "kept": _kept_rows(grid, blocks),
+        "blocks": blocks,
+        "curve_rows": _curve_rows(tested, trail, metric),
+        "trailed": len(trail.points) > 1,
+        "layer_words": layer_words(evidence),
+        "weights": weights_words(evidence),
         "search": _search(evidence, metric),
-        "cost": _cost(evidence, times),
+        "cost": cost,
         "data": _data(evidence),
         "recipe": _recipe(evidence["recipe"]),
         "warnings": evidence["warnings"],
@@ -82,7 +86,9 @@ def page(
             "intervals": figures.intervals(verdict, scale),
             "scores": figures.scores(evidence, verdict, arms, scale),
             "layers": figures.layers(groups, evidence["sparsity"]) if groups else "",
-            "levels": _levels_figure(evidence, verdict, scale),
+            "curve": curve([tested], metric, scale, trail),
+            "kept": kept_map(grid, blocks) if grid else "",
+            "cost": cost_bars(cost["bars"]) if cost["bars"] else "",
         },
     }
 
@@ -152,76 +158,6 @@ def _arm_row(
     }
 
 
-def _layer_row(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "name": row["name"],
-        "shape": " × ".join(str(size) for size in row["shape"]),
-        "kept": f"{row['kept']:,}",
-        "prunable": f"{row['prunable']:,}",
-        "sparsity": f"{_sparsity(row):.1%}",
-    }
-
-
-def _sparsity(row: Mapping[str, Any]) -> float:
-    return 1.0 - float(row["kept"] / row["prunable"]) if row["prunable"] else 0.0
-
-
-_BLOCK = re.compile(r"^(?:.*?\.)??(\d+)\.(.+?)(?:\.weight)?$")
-
-
-def layer_groups(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, float]]]:
-    """Group tensors into kinds of matrices by their names, in the order of their blocks.
-
-    ``encoder.layer.3.output.dense.weight`` is block 3 of the kind ``output.dense``; a name without
-    a number is a kind of its own. With too many kinds, tensors are merged by block.
-
-    Returns:
-        kind -> [(block, sparsity)].
-    """
-    found: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
-    for row in layers:
-        match = _BLOCK.match(row["name"])
-        block, kind = (int(match[1]), match[2]) if match else (-1, row["name"])
-        found.setdefault(kind.removesuffix(".weight"), {}).setdefault(block, []).append(row)
-    if len(found) > MOST_PANELS:
-        merged: dict[int, list[Mapping[str, Any]]] = {}
-        for blocks in found.values():
-            for block, rows in blocks.items():
-                merged.setdefault(block, []).extend(rows)
-        found = {"all prunable tensors of a block": merged}
-    return {
-        kind: [
-            ("" if block < 0 else str(block), _merged_sparsity(rows))
-            for block, rows in sorted(blocks.items())
-        ]
-        for kind, blocks in found.items()
-    }
-
-
-def _merged_sparsity(rows: Sequence[Mapping[str, Any]]) -> float:
-    kept, prunable = (sum(row[name] for row in rows) for name in ("kept", "prunable"))
-    return _sparsity({"kept": kept, "prunable": prunable})
-
-
-def _layer_words(evidence: Mapping[str, Any]) -> str:
-    rows = evidence["layers"]
-    if not rows:
-        return "No tensors are recorded."
-    low, high = min(rows, key=_sparsity), max(rows, key=_sparsity)
-    return (
-        f"From {_sparsity(low):.1%} in {low['name']} to {_sparsity(high):.1%} in {high['name']}; "
-        f"{evidence['sparsity']:.1%} over all (the dashed line)."
-    )
-
-
-def _weights(evidence: Mapping[str, Any]) -> str:
-    return (
-        f"{evidence['kept']:,} of {evidence['prunable']:,} prunable weights are kept. Over all "
-        f"{evidence['total_parameters']:,} parameters of the base model, embeddings included, "
-        f"{evidence['model_sparsity']:.1%} are pruned."
-    )
-
-
 def _search(evidence: Mapping[str, Any], metric: str) -> dict[str, Any]:
     search = evidence["search"]
     before, levels = 0.0, []
@@ -260,45 +196,33 @@ def _search(evidence: Mapping[str, Any], metric: str) -> dict[str, Any]:
     }
 
 
-def _levels_figure(evidence: Mapping[str, Any], verdict: Verdict, scale: float) -> str:
-    """A curve needs two points; a level trains the network that the level before left."""
-    before, points = 0.0, []
-    for level in evidence["search"]["levels"]:
-        if level.get("validation_score") is not None:
-            points.append((before, level["validation_score"]))
-        before = level["sparsity"]
-    if len(points) < 2:
-        return ""
-    dense = statistics.fmean(evidence["dense"]["validation_scores"])
-    return figures.levels(points, dense, verdict.metric, scale)
+def _kept_rows(
+    grid: Mapping[str, Mapping[str, float]], blocks: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    return [
+        (kind, [f"{row[block]:.1%}" if block in row else "–" for block in blocks])
+        for kind, row in grid.items()
+    ]
 
 
-def _cost(evidence: Mapping[str, Any], times: Mapping[str, Any] | None) -> dict[str, Any]:
-    cost = evidence["search"]["cost_dense_equivalents"]
-    trainings = (times or {}).get("trainings", [])
-    spent = [row["seconds"] for row in trainings if row.get("seconds") is not None]
-    environment = (times or {}).get("environment", {})
-    return {
-        "search": "" if cost is None else f"{cost:.2f}",
-        "wall": duration(times["wall_s"]) if times else "",
-        "sum": duration(sum(spent)) if spent else "",
-        "trainings": [
-            {"name": row["name"], "seconds": f"{row['seconds']:,.1f}"}
-            for row in trainings
-            if row.get("seconds") is not None
-        ],
-        "environment": [(str(name), str(value)) for name, value in sorted(environment.items())],
-    }
+def _curve_rows(tested: Tested, trail: Trail, metric: str) -> list[dict[str, str]]:
+    """Return the numbers of the curve: what, on which split, at which sparsity, and the score."""
 
+    def row(what: str, split: str, at: float, mean: float, std: float | None) -> dict[str, str]:
+        spread = "–" if std is None else say_difference(metric, std, decimals=2)
+        mean_text = say_score(metric, mean)
+        return {"what": what, "split": split, "at": f"{at:.1%}", "mean": mean_text, "std": spread}
 
-def duration(seconds: float) -> str:
-    """Say seconds as people do."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 90:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    rows = [
+        row(f"search, level {n}", "validation", at, score, None)
+        for n, (at, score) in enumerate(trail.points, start=1)
+    ]
+    rows.append(row("dense", "validation", 0.0, trail.dense, None))
+    rows.append(row("dense", "test", 0.0, *tested.dense))
+    said = ANSWERS[tested.answer]
+    rows.append(row(f"ticket ({said})", "test", tested.sparsity, *tested.ticket))
+    rows += [row(name, "test", tested.sparsity, *arm) for name, arm in tested.controls.items()]
+    return rows
 
 
 def _data(evidence: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,4 +283,4 @@ def _numbers(values: Sequence[int]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-__all__ = ["environment", "layer_groups", "page", "render"]
+__all__ = ["page", "render"]
