@@ -1,4 +1,4 @@
-"""Write the v1 artifact from a run on the tiny BERT: python tests/artifact/make_v1.py RUN."""
+"""Write an artifact from a run on the tiny BERT: python tests/artifact/make.py RUN v2."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ticketry.models.loading import tensor_hashes
 from ticketry.ticket import Ticket
 
 
-def main(run: Path) -> None:
+def main(run: Path, version: str) -> None:
     """Copy a run's ticket and note what it must load to."""
     here = Path(__file__).parent
-    shutil.copytree(run / "ticket", here / "v1")
-    ticket = Ticket.from_pretrained(here / "v1")
+    shutil.copytree(run / "ticket", here / version)
+    ticket = Ticket.from_pretrained(here / version)
     name = next(iter(ticket.mask))
     assert ticket.verdict is not None
-    expected = {
+    expected: dict[str, Any] = {
         "digest": ticket.mask.digest(),
         "kept": {name: ticket.mask.kept_in(name) for name in ticket.mask},
         "first": {
@@ -28,8 +30,11 @@ def main(run: Path) -> None:
         },
         "noninferior": ticket.verdict.noninferior,
     }
-    (here / "v1.expected.json").write_text(json.dumps(expected, indent=2) + "\n")
+    if ticket.rewind is not None:
+        hashes = tensor_hashes(ticket.rewind.weights)
+        expected["rewind"] = {"step": ticket.rewind.step, "sha256": hashes[name]}
+    (here / f"{version}.expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
