@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from sample_evidence import sample_evidence as evidence
 from webpage import check_page
 
+from ticketry import cli
 from ticketry.comparison import MOST_TICKETS, compare, lines, load_tickets
 from ticketry.core.mask import Mask
 from ticketry.errors import InputError, TicketError
@@ -167,17 +167,25 @@ def test_lines_say_scores_and_chance() -> None:
     assert "first – second: kept 57.1% (chance 33.3%)" in said
 
 
-def test_the_command(folders: Path) -> None:
-    command = [sys.executable, "-m", "ticketry.cli", "compare", "one", "two"]
-    done = subprocess.run(
-        [*command, "--out", "page.html"], cwd=folders, capture_output=True, text=True, check=True
-    )
-    assert "Report: page.html" in done.stdout
+def test_the_command(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folders)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ticketry", "compare", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    code, out, _ = run("one", "two", "--out", "page.html")
+    assert code == 0
+    assert "Report: page.html" in out
     assert "<svg" in (folders / "page.html").read_text()
-    done = subprocess.run(
-        [*command, "--json"], cwd=folders, capture_output=True, text=True, check=True
-    )
-    assert [row["label"] for row in json.loads(done.stdout)["tickets"]] == ["one", "two"]
-    done = subprocess.run([*command[:-1], "other"], cwd=folders, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "expected tickets of one base" in done.stderr
+    code, out, _ = run("one", "two", "--json")
+    assert [row["label"] for row in json.loads(out)["tickets"]] == ["one", "two"]
+    code, out, err = run("one", "other", "--out", "no.html")
+    assert (code, out) == (2, "")
+    assert "expected tickets of one base" in err
+    assert not (folders / "no.html").exists()
