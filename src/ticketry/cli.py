@@ -16,6 +16,7 @@ import typer
 
 from ticketry import __version__, cli_compare, cli_tickets, flags
 from ticketry.errors import ConfigError, TicketryError
+from ticketry.parallel import launched
 
 app = typer.Typer(
     name="ticketry",
@@ -334,23 +335,45 @@ def _show_result(result: Any, as_json: bool) -> None:
 def main() -> None:
     """Run the command line; errors become one message and an exit code, never a traceback."""
     try:
+        several = launched() > 1
+    except TicketryError as error:
+        sys.exit(_show_error(error))
+    if several:
+        from ticketry.launch import exit_launched
+
+        exit_launched(_run)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    code: Any
+    try:
         code = app(standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except TicketryError as error:
-        typer.echo(f"error: {error}", err=True)
-        code = error.exit_code
+        code = _show_error(error)
     except Exception as error:
         code = _usage_error(error)
     if code == INTERRUPTED:  # typer may have turned Ctrl-C into this code by itself
         typer.echo("interrupted; what was finished is kept, the same command continues.", err=True)
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
+
+
+def _show_error(error: TicketryError) -> int:
+    typer.echo(f"error: {error}", err=True)
+    return error.exit_code
 
 
 def _usage_error(error: Exception) -> int:
     """Show a fault of the command line's own grammar; anything else is a bug and is raised."""
+    if launched() > 1 and isinstance(error, RuntimeError):
+        from ticketry.launch import reason_of
+
+        if (reason := reason_of(error)) is not None:
+            return _show_error(reason)
     show = getattr(error, "show", None)
     if show is None:
         raise error

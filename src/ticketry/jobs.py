@@ -19,6 +19,7 @@ from ticketry.files import read_json, sha256_bytes, write_json
 from ticketry.models.weights import base_part
 from ticketry.options import build_find_spec, recipe_options
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
+from ticketry.parallel import launched
 from ticketry.plan import Plan, estimate_seconds
 from ticketry.pruning import Rule, check_rule
 from ticketry.report import require_report
@@ -207,7 +208,7 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
         keep_model=True,
     )
     (step,) = verification.ticket
-    workers = 1 if place.workers is None else min(place.workers, 1)
+    workers = min(_workers(place, scene), 1)
     store = Store(work / "store")
     with open_run(work, run):
         _put_given(ticket, store)
@@ -341,7 +342,9 @@ def _workers(place: Place, scene: Scene) -> int:
             raise ConfigError(
                 f"--workers is {place.workers}; expected 0 (in this process) or more."
             )
-        return place.workers
+        return 0 if launched() > 1 else place.workers
+    if launched() > 1:
+        return 0  # the launched processes are the workers, all on one training
     if scene.context.device != "cpu":
         return 1
     return max(1, (os.cpu_count() or 1) // scene.context.threads)

@@ -12,6 +12,7 @@ from ticketry.arms import arm_course, arm_mask
 from ticketry.bench import Bench
 from ticketry.config import Recipe, derive_seed
 from ticketry.files import pretty_json
+from ticketry.parallel import team
 from ticketry.pruning import Rule, choose, score_and_choose
 from ticketry.steps import MODEL_PREFIX, WEIGHTS_FILE, Output, Step, mask_output
 from ticketry.store import RECORD
@@ -38,6 +39,9 @@ def run_step(step: Step, bench: Bench, progress: Progress) -> None:
         if store.has(step.key):
             return
         started = time.monotonic()
+        context = bench.context.to_json()
+        place = str(store.root.absolute())
+        team().say({"do": "step", "step": step.to_json(), "context": context, "store": place})
         output = KINDS[step.kind](step, bench, progress)
         files = {RECORD: pretty_json(output.record), **output.files}
         store.write(step.key, files, {"seconds": time.monotonic() - started, "name": step.name})
@@ -69,7 +73,9 @@ def _train(
         course=course or WHOLE,
         companions=companions,
     )
-    for warning in outcome.warnings:  # no part of the record, which must be the same each time
+    for warning in (
+        outcome.warnings if team().leads else ()
+    ):  # no part of the record, which must be the same each time
         print(f"note: {step.name}: {warning}", file=sys.stderr)
     record = {
         "seed": step.params["seed"],

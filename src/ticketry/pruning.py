@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ticketry.config import derive_seed
+from ticketry.parallel import team
 from ticketry.searchspec import CALIBRATED, PASSES, SYNFLOW_EXAMPLES, SYNFLOW_ROUNDS, SearchSpec
 
 if TYPE_CHECKING:
@@ -125,19 +126,21 @@ def choose(
     from ticketry.core.select import select
 
     purpose = f"random-mask/{0 if within is None else within.kept}"
-    return select(
-        weights,
-        density,
-        criterion=rule.criterion,
-        statistics=statistics,
-        pattern=rule.pattern,
-        units=bench.units(rule.pattern),
-        input_axes=bench.input_axes(rule.pattern),
-        allocation=rule.allocation,
-        layer_densities=dict(rule.layer_densities) or None,
-        within=within,
-        min_layer_density=rule.min_layer_density,
-        generator=torch.Generator().manual_seed(derive_seed(seed, purpose)),
+    return team().choose_mask(
+        lambda: select(
+            weights,
+            density,
+            criterion=rule.criterion,
+            statistics=statistics,
+            pattern=rule.pattern,
+            units=bench.units(rule.pattern),
+            input_axes=bench.input_axes(rule.pattern),
+            allocation=rule.allocation,
+            layer_densities=dict(rule.layer_densities) or None,
+            within=within,
+            min_layer_density=rule.min_layer_density,
+            generator=torch.Generator().manual_seed(derive_seed(seed, purpose)),
+        )
     )
 
 

@@ -15,6 +15,7 @@ from ticketry.bench import axes_for, units_for
 from ticketry.config import DataSpec, Recipe, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
+from ticketry.parallel import check_launch, launched
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.tasks.base import TaskData
@@ -128,6 +129,7 @@ def prepare(
     Raises:
         InputError: the model or the data cannot be used, or the device is absent.
     """
+    check_launch(choose_device(device))
     from ticketry.models.heads import check_task_model, pretrained_head
     from ticketry.models.loading import (
         base_sha256,
@@ -197,6 +199,7 @@ def prepare(
         device=choose_device(device),
         threads=threads,
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        processes=launched(),
     )
     return Scene(
         base=base,

@@ -40,6 +40,7 @@ class Context:
         device: ``cpu`` or ``cuda``.
         threads: torch threads of a training; another number gives other low bits.
         versions: torch and transformers versions.
+        processes: that share each training; sums over them have other low bits.
     """
 
     base_name: str
@@ -51,6 +52,7 @@ class Context:
     device: str
     threads: int
     versions: Mapping[str, str]
+    processes: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the context as JSON values (for a worker)."""
@@ -66,6 +68,8 @@ class Context:
         """The part that goes into keys: the base counts by its hash, not by its name."""
         data = self.to_json()
         del data["base_name"], data["base_revision"]
+        if self.processes == 1:
+            del data["processes"]
         return data
 
 

@@ -29,6 +29,7 @@ from ticketry.enforce import MaskEnforcer
 from ticketry.errors import TrainingError
 from ticketry.models.loading import embedding_parameters, tensor_hashes
 from ticketry.models.weights import put_weights_
+from ticketry.parallel import team
 from ticketry.tasks.workload import Batch, Workload, precision
 
 _FINAL_SHARE = 0.1
@@ -119,6 +120,8 @@ def train(
     )
     batches = workload.batches(derive_seed(seed, "order"), recipe)
     steps = len(batches)
+    team().check_batch(workload.count(batches[0])[0])
+    team().check_mask(mask)
     model = workload.build(derive_seed(seed, "head"), device)
     if course.weights is not None:
         put_weights_(model, course.weights)
@@ -143,6 +146,7 @@ def train(
         for step in range(first, steps):
             batch = {name: tensor.to(target) for name, tensor in batches[step].items()}
             rate = set_learning_rate(optimizer, recipe, *course.place(step, steps))
+            team().seed_step(seed, step)
             losses.append(
                 _update(
                     workload,
@@ -167,7 +171,7 @@ def train(
             except KeyboardInterrupt as stop:
                 stopped = stop  # keep what was done before passing it on
             due = stopped is not None or time.monotonic() - saved >= checkpoint_every_s
-            if checkpoint is not None and due:
+            if checkpoint is not None and due and team().leads:
                 state = checkpoints.take(
                     model,
                     optimizer,
@@ -183,6 +187,8 @@ def train(
                 raise stopped
         if enforcer is not None:
             enforcer.check()
+    if not team().alone:
+        team().check_weights(tensor_hashes(model))
     model.eval()
     last = losses[-max(1, round(_FINAL_SHARE * len(losses))) :]
     return TrainOutcome(
@@ -212,12 +218,14 @@ def _update(
     companions: Sequence[Companion] = (),
 ) -> float:
     """Make one optimizer step; return the loss before it."""
+    rows, part = team().share(batch)
     with precision(next(model.parameters()).device, recipe.dtype):
-        loss = workload.loss(model, batch)
-    value = float(loss.detach())
+        loss = workload.loss(model, rows) * part
+    value = team().total(float(loss.detach()))
     if not math.isfinite(value):
         raise _diverged(f"the loss is {value}", recipe, rate, at)
     accelerator.backward(loss)
+    team().sum_gradients(p for group in optimizer.param_groups for p in group["params"])
     for companion in companions:
         companion.after_backward(at[0])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -302,6 +310,7 @@ def _identity(
                 None if course.weights is None else tensor_hashes(course.weights),
             ],
             "companions": [type(companion).__name__ for companion in companions],
+            "processes": team().size,
         }
     )
 
