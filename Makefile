@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ticket test test-unit lint format benchmarks clean
+.PHONY: help setup ticket test test-unit lint format benchmarks package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -47,6 +47,9 @@ benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/imp_end_to_end.py
 	$(BIN)/python benchmarks/profile_run.py --operators
+
+package: setup  ## build wheel and sdist into dist/
+	$(BIN)/python -m hatchling build
 
 clean:  ## remove the environment and runs
 	rm -rf $(VENV) runs
