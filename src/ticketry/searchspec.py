@@ -205,9 +205,12 @@ def _rewinding(search: SearchSpec) -> list[str]:
     faults = []
     if search.rewind == "step":
         if search.rewind_step is None or search.rewind_step < 1:
+            found = (
+                "none was given" if search.rewind_step is None else f"found {search.rewind_step}"
+            )
             faults.append(
-                f"--rewind step needs --rewind-step, optimizer steps from 1 on; found "
-                f"{search.rewind_step}. Step 0 is --rewind pretrained."
+                f"--rewind step needs --rewind-step, optimizer steps from 1 on; {found}. Step 0 is "
+                "--rewind pretrained."
             )
     elif search.rewind_step is not None:
         faults.append(f"--rewind-step goes with --rewind step; --rewind is {search.rewind}.")
