@@ -51,7 +51,9 @@ class Bench:
         from ticketry.tasks.base import TaskData
         from ticketry.tasks.objectives import workload_for
 
-        data = TaskData.read(self.store.data_file(self.context.data_sha256))
+        data = TaskData.read(
+            self.store.data_file(self.context.data_sha256), self.context.data_sha256
+        )
         return workload_for(self.base, data, self.recipe)
 
     @functools.cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,9 +20,14 @@ from torch import Tensor, nn
 from ticketry.config import canonical_json
 from ticketry.errors import StorageError
 from ticketry.files import storage_errors
+from ticketry.forms import Whole, faults_of
 
 FILE = "checkpoint.safetensors"
 VERSION = 1
+_FACTS = {"version": Whole(), "identity": str, "step": Whole(), "tokens": Whole()}
+_FACTS |= {"examples": Whole()}
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+_UNREADABLE = (SafetensorError, OSError, RecursionError, MemoryError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class Checkpoint:
     examples: int
     losses: Tensor
     tensors: Mapping[str, Tensor]
+
+    def copied(self) -> Checkpoint:
+        """Return the checkpoint with tensors of its own."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        return dataclasses.replace(self, tensors=tensors)
 
     @property
     def more(self) -> dict[str, Tensor]:
@@ -85,7 +96,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     """Put a checkpoint's state into a model at θ0, its fresh optimizer and torch's RNG.
 
     Raises:
-        ValueError: it was taken from another model; nothing was changed.
+        ValueError: it was taken from another model, or is not whole; nothing was changed.
     """
     targets: dict[str, Tensor] = {
         f"parameter/{name}": parameter
@@ -102,18 +113,43 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         n: (t.shape, t.dtype) for n, t in found.items()
     }:
         raise ValueError("its tensors are not this model's")
-    for name, target in targets.items():
-        target.copy_(found[name])
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
+    state = _optimizer_state(checkpoint, optimizer)
+    # What may still be refused comes before what cannot be: θ0 must stay as it was.
+    _set_rng(checkpoint.tensors)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(checkpoint.tensors["rng/cpu"])
-    if "rng/cuda" in checkpoint.tensors:
-        torch.cuda.set_rng_state(checkpoint.tensors["rng/cuda"])
+    for name, target in targets.items():
+        target.copy_(found[name])
+
+
+def _set_rng(tensors: Mapping[str, Tensor]) -> None:
+    try:
+        torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng/cuda"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError("its random state is not torch's") from error
+
+
+def _optimizer_state(
+    checkpoint: Checkpoint, optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """Return the moments by the index of their parameter; each is of its shape, or a number."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if not name.startswith("optimizer/"):
+            continue
+        _, index, key = name.split("/")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ValueError(f"it has the moments of a parameter {index[:20]!r}")
+        expected = torch.Size() if key == "step" else parameters[int(index)].shape
+        if tensor.shape != expected:
+            raise ValueError(f"the moment {name!r} has the shape {tuple(tensor.shape)}")
+        state.setdefault(int(index), {})[key] = tensor
+    if any(set(moments) != _MOMENTS for moments in state.values()):
+        raise ValueError("its moments are not AdamW's")
+    return state
 
 
 def save(folder: Path, checkpoint: Checkpoint, identity: str) -> None:
@@ -180,8 +216,12 @@ def load(folder: Path, identity: str) -> tuple[Checkpoint | None, str | None]:
         if (facts["version"], facts["identity"]) != (VERSION, identity):
             raise ValueError("it is another training's")
         losses = tensors.pop("losses")
+        if faults := faults_of(facts, _FACTS):
+            raise ValueError(faults[0])
+        if losses.dtype != torch.float64 or losses.dim() != 1:
+            raise ValueError("its losses are no list of numbers")
         found = Checkpoint(facts["step"], facts["tokens"], facts["examples"], losses, tensors)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (*_UNREADABLE, ValueError, KeyError, TypeError) as error:
         return None, (
             f"the checkpoint {path.name} cannot be used ({error}); "
             "this training starts again from its beginning"

@@ -17,6 +17,7 @@ import typer
 from ticketry import __version__, cli_compare, cli_tickets, flags
 from ticketry.errors import ConfigError, TicketryError
 from ticketry.parallel import launched
+from ticketry.terminal import echo
 
 app = typer.Typer(
     name="ticketry",
@@ -31,7 +32,7 @@ app = typer.Typer(
 
 def _version(shown: bool) -> None:
     if shown:
-        typer.echo(f"ticketry {__version__}")
+        echo(f"ticketry {__version__}")
         raise typer.Exit
 
 
@@ -199,7 +200,7 @@ def train(
     from ticketry.tasks.objectives import AUTO_CLASSES
 
     loader = AUTO_CLASSES.get(record["objective"], "AutoModelForSequenceClassification")
-    typer.echo(
+    echo(
         f"Wrote {place['out']}: a sparse model, "
         f"validation {record['validation_score']:.4f}, test {record['test_score']:.4f}.\n"
         f"Load it with {loader}.from_pretrained({str(place['out'])!r})."
@@ -221,7 +222,7 @@ def inspect(
         _print_json(found)
         return
     for line in inspect_lines(found):
-        typer.echo(line)
+        echo(line, keep="")
 
 
 @app.command()
@@ -246,7 +247,7 @@ def tasks(as_json: flags.Json = False) -> None:
     for row in rows:
         missing = f" [unavailable: {row['unavailable']}]" if row["unavailable"] else ""
         line = f"{row['name']:<20} {row['metric']:<9} ±{row['margin']:<6} {row['description']}"
-        typer.echo(line + missing)
+        echo(line + missing)
 
 
 @app.command()
@@ -259,10 +260,10 @@ def models(as_json: flags.Json = False) -> None:
         _print_json(rows)
         return
     for packaged in rows["packaged"]:
-        typer.echo(f"{packaged['name']:<12} {packaged['description']}")
-    typer.echo("Any Hugging Face folder or hub id of these architectures (model_type: scopes):")
+        echo(f"{packaged['name']:<12} {packaged['description']}")
+    echo("Any Hugging Face folder or hub id of these architectures (model_type: scopes):")
     for family in rows["families"]:
-        typer.echo(f"{family['model_type']:<12} {', '.join(family['scopes'])}")
+        echo(f"{family['model_type']:<12} {', '.join(family['scopes'])}")
 
 
 cli_tickets.register(app)
@@ -306,11 +307,11 @@ def _options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
 
 
 def _note(line: str) -> None:
-    typer.echo(line, err=True)
+    echo(line, err=True)
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, allow_nan=False))
+    echo(json.dumps(value, allow_nan=False))
 
 
 def _show_result(result: Any, as_json: bool) -> None:
@@ -326,10 +327,10 @@ def _show_result(result: Any, as_json: bool) -> None:
         _print_json({"out": str(out), **paths, "evidence": ticket.evidence})
         return
     for sentence in ticket.verdict.sentences():
-        typer.echo(sentence)
+        echo(sentence)
     for warning in ticket.evidence["warnings"]:
-        typer.echo(f"Warning: {warning}")
-    typer.echo(f"Ticket: {paths['ticket']}\nReport: {paths['report']}")
+        echo(f"Warning: {warning}")
+    echo(f"Ticket: {paths['ticket']}\nReport: {paths['report']}")
 
 
 def main() -> None:
@@ -358,12 +359,12 @@ def _run() -> int:
     except Exception as error:
         code = _usage_error(error)
     if code == INTERRUPTED:  # typer may have turned Ctrl-C into this code by itself
-        typer.echo("interrupted; what was finished is kept, the same command continues.", err=True)
+        echo("interrupted; what was finished is kept, the same command continues.", err=True)
     return code if isinstance(code, int) else 0
 
 
 def _show_error(error: TicketryError) -> int:
-    typer.echo(f"error: {error}", err=True)
+    echo(f"error: {error}", err=True)
     return error.exit_code
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ticketry.terminal import echo
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
@@ -39,9 +41,9 @@ def compare(
 
         write_bytes(out, render_comparison(found).encode())
     if as_json:
-        typer.echo(json.dumps(found, allow_nan=False))
+        echo(json.dumps(found, allow_nan=False))
         return
     for line in comparison.lines(found):
-        typer.echo(line)
+        echo(line)
     if out is not None:
-        typer.echo(f"Report: {out}")
+        echo(f"Report: {out}")

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ticketry.terminal import echo
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 RepoId = Annotated[str, typer.Argument(help="On the hub, USER/NAME.")]
 
@@ -28,15 +30,15 @@ def list_(
 
     found = list_tickets(dir_or_hub_user)
     for note in found.notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
     if as_json:
-        typer.echo(json.dumps({"tickets": [row.to_json() for row in found.rows]}))
+        echo(json.dumps({"tickets": [row.to_json() for row in found.rows]}))
         return
     if not found.rows:
-        typer.echo(f"no tickets in {dir_or_hub_user}", err=True)
+        echo(f"no tickets in {dir_or_hub_user}", err=True)
         return
     for line in table(found.rows):
-        typer.echo(line)
+        echo(line)
 
 
 def push(
@@ -59,7 +61,7 @@ def push(
 
     to = Destination(private, None, message or MESSAGE, revision, create_pr)
     address = push_folder(ticket_dir, repo_id, to)
-    typer.echo(json.dumps({"commit": address}) if as_json else f"Pushed: {address}")
+    echo(json.dumps({"commit": address}) if as_json else f"Pushed: {address}")
 
 
 def pull(
@@ -75,7 +77,7 @@ def pull(
 
     row = pull_to_folder(repo_id, folder, revision=revision, subfolder=subfolder)
     if as_json:
-        typer.echo(json.dumps(row.to_json()))
+        echo(json.dumps(row.to_json()))
         return
     for line in table((row,)):
-        typer.echo(line)
+        echo(line)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from ticketry.plan import say_seconds, weight
 from ticketry.steps import Step
 from ticketry.store import Damage
+from ticketry.terminal import printable
 
 PLAIN_EVERY_S = 30.0
 
@@ -89,7 +90,7 @@ class ConsoleEvents:
 
     def say(self, text: str) -> None:
         """Print one line above the bar."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
         sys.stderr.flush()
 
     def _left(self, worked: float) -> str:

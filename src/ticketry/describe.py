@@ -103,7 +103,8 @@ def _model(
 
 def inspect_lines(found: dict[str, Any]) -> list[str]:
     """Say a description in lines for people."""
-    scope = found["scope"] if isinstance(found["scope"], str) else ", ".join(found["scope"])
+    scope = found["scope"] or "not recorded"
+    scope = scope if isinstance(scope, str) else ", ".join(scope)
     lines = []
     if found["kind"] == "ticket":
         base = found["base"]

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from ticketry.bench import Bench
 from ticketry.errors import TicketryError
 from ticketry.kinds import run_step
+from ticketry.recordform import check_output
 from ticketry.steps import Context, Step
 from ticketry.store import Damage, Store
 
@@ -63,7 +64,7 @@ def missing_steps(steps: Sequence[Step], store: Store, events: Events) -> list[S
     missing = []
     for step in steps:
         if store.has(step.key):
-            damage = store.check(step.key)
+            damage = check_output(step, store)
             if damage is None:
                 continue
             store.set_aside(damage)

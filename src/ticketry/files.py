@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -97,6 +98,36 @@ def read_json(path: Path, what: str) -> Any:
         raise RunError(f"{what} at {path} cannot be read: {error}.") from error
 
 
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Read a file that a stranger may have made.
+
+    Args:
+        path: the file; links are followed.
+        most_bytes: more is refused, and so is more than half of this machine's memory.
+
+    Raises:
+        ValueError: not a regular file (opening a pipe or a device may never end), or too large.
+        OSError: it cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    most_bytes = min(most_bytes, _memory_bytes() // 2)
+    if status.st_size > most_bytes:
+        raise ValueError(f"it has {status.st_size:,} bytes; at most {most_bytes:,} are read")
+    try:
+        return path.read_bytes()
+    except MemoryError as error:
+        raise ValueError(f"there is no memory for its {status.st_size:,} bytes") from error
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not told here
+        return 1 << 62
+
+
 def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files so that it appears whole; an older one of that name is replaced.
 
@@ -122,15 +153,28 @@ def replace_folder(path: Path, files: Mapping[str, bytes]) -> None:
             raise
 
 
+_MOST_SWAPS = 100
+"""Tries to win against other writers of one folder."""
+
+
 def swap_folder(new: Path, path: Path) -> None:
     """Put the folder ``new`` in the place of ``path`` (renames within one file system)."""
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-        path.replace(old / "was")
-        new.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        new.replace(path)
+    for attempt in range(_MOST_SWAPS):
+        old = None
+        if path.exists() or path.is_symlink():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            with contextlib.suppress(FileNotFoundError):  # another writer has moved it
+                path.replace(old / "was")
+        try:
+            new.replace(path)
+            return
+        except OSError as error:  # another writer has put its own there meanwhile
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if not taken or attempt + 1 == _MOST_SWAPS:
+                raise
+        finally:
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _umask() -> int:

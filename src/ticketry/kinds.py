@@ -16,6 +16,7 @@ from ticketry.parallel import team
 from ticketry.pruning import Rule, choose, score_and_choose
 from ticketry.steps import MODEL_PREFIX, WEIGHTS_FILE, Output, Step, mask_output
 from ticketry.store import RECORD
+from ticketry.terminal import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ def _train(
     for warning in (
         outcome.warnings if team().leads else ()
     ):  # no part of the record, which must be the same each time
-        print(f"note: {step.name}: {warning}", file=sys.stderr)
+        print(f"note: {step.name}: {printable(warning)}", file=sys.stderr)
     record = {
         "seed": step.params["seed"],
         "head_seed": derive_seed(step.params["seed"], "head"),

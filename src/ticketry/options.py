@@ -17,6 +17,7 @@ from ticketry.config import (
 )
 from ticketry.errors import ConfigError, nearest, unknown_name_message
 from ticketry.searchspec import N_OF_M, SearchSpec
+from ticketry.yamlfile import read_yaml
 
 PACKAGED_MODEL = "minilm"
 
@@ -109,12 +110,10 @@ def _densities(value: Any, faults: list[str]) -> tuple[tuple[str, float], ...]:
 
 
 def _density_file(path: Path, faults: list[str]) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        faults.append(f"--layer-densities {path} is not YAML: {' '.join(str(error).split())}.")
+        return read_yaml(path)
+    except (OSError, ValueError) as error:
+        faults.append(f"--layer-densities {path} is not YAML: {error}.")
         return {}
 
 
@@ -238,15 +237,12 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, is not a mapping, or has unknown keys or wrong types.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"--config {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError(f"--config {path} is not YAML: {detail}.") from error
+    except ValueError as error:
+        raise ConfigError(f"--config {path} is not YAML: {error}.") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise ConfigError(f"--config {path} holds {kind}; expected `option: value` lines.")

@@ -15,6 +15,7 @@ from typing import Any
 from ticketry import hub
 from ticketry.errors import HubError, InputError, TicketError
 from ticketry.files import replace_folder
+from ticketry.terminal import printable
 from ticketry.ticketfolder import (
     CARD_FILE,
     CONFIG_FILE,
@@ -22,7 +23,7 @@ from ticketry.ticketfolder import (
     MOST_BYTES,
     check_target,
     find_folder,
-    parse_json,
+    parse_evidence,
     read,
     read_config,
     read_hashed,
@@ -139,11 +140,11 @@ def _row(source: str, folder: Path, *, every_file: bool) -> Row:
         evidence = None
         if EVIDENCE_FILE in config["files"]:
             data = read_hashed(folder, config, EVIDENCE_FILE)
-            evidence = parse_json(data, folder / EVIDENCE_FILE)
+            evidence = parse_evidence(data, folder / EVIDENCE_FILE)
         return Row(
             source,
             base=config["base_model_name_or_path"],
-            task=None if evidence is None else _task(evidence),
+            task=None if evidence is None else evidence["task"],
             sparsity=_sparsity(config),
             verdict=_verdict(evidence),
         )
@@ -158,17 +159,10 @@ def _sparsity(config: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _task(evidence: Mapping[str, Any]) -> str:
-    task = evidence.get("task")
-    if not isinstance(task, str):
-        raise TicketError(f"the task in {EVIDENCE_FILE} is {task!r:.80}; expected a name.")
-    return task
-
-
 def _verdict(evidence: Mapping[str, Any] | None) -> str:
     if evidence is None:
         return "candidate"
-    verdict = Verdict.from_json(evidence.get("verdict", {}))
+    verdict = Verdict.from_json(evidence["verdict"])
     if verdict.winning:
         return "winning"
     return {"yes": "non-inferior", "no": "not non-inferior"}.get(
@@ -186,16 +180,12 @@ def table(rows: tuple[Row, ...]) -> list[str]:
             cells.append((row.base or "", row.task or "-", sparsity, row.verdict or "", row.source))
         else:
             cells.append(("-", "-", "-", "broken", f"{row.source}: {row.error}"))
-    shown = [[_printable(cell) for cell in line] for line in cells]
+    shown = [[printable(cell, keep="") for cell in line] for line in cells]
     widths = [max(len(line[column]) for line in shown) for column in range(len(head) - 1)]
     return [
         "  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]])
         for line in shown
     ]
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def push(folder: str | Path, repo_id: str, destination: hub.Destination) -> str:

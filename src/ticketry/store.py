@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
 
 from ticketry.config import fingerprint
+from ticketry.errors import RunError
 from ticketry.files import (
     pretty_json,
+    read_regular,
     replace_folder,
     sha256_bytes,
     sha256_file,
@@ -36,6 +39,7 @@ from ticketry.files import (
 MANIFEST = "manifest.json"
 TIMES = "times.json"
 RECORD = "record.json"
+_MOST_MANIFEST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -96,16 +100,24 @@ class Store:
         folder = self.folder(key)
         manifest_file = folder / MANIFEST
         try:
-            manifest = json.loads(manifest_file.read_text(encoding="utf-8"))
+            manifest = json.loads(read_regular(manifest_file, _MOST_MANIFEST_BYTES))
             stated = manifest.pop("sha256")
             files = manifest["files"].items()
             if stated != fingerprint(manifest) or manifest["key"] != key:
                 return Damage(key, manifest_file, "its content does not fit its own hash")
-            expected = [(folder / name, entry["sha256"]) for name, entry in files]
+            if RECORD not in manifest["files"]:
+                return Damage(key, manifest_file, f"it names no {RECORD}")
+            if strange := [name for name, _ in files if not _plain(name)]:
+                return Damage(key, manifest_file, f"it names the file {strange[0][:60]!r}")
+            expected = [(folder / name, entry["sha256"], entry["bytes"]) for name, entry in files]
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError):
             return Damage(key, manifest_file, "it cannot be read")
-        for path, sha256 in expected:
+        for path, sha256, size in expected:
             try:
+                # Opening a pipe or a device may never end, so what it is comes first.
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                    return Damage(key, path, "it is not a file of the size that was written")
                 if sha256_file(path) != sha256:
                     return Damage(key, path, "its content does not fit its hash")
             except OSError:
@@ -124,8 +136,18 @@ class Store:
         return target
 
     def read(self, key: str, name: str) -> bytes:
-        """Return a stored file; callers check the key first with :meth:`check`."""
-        return (self.folder(key) / name).read_bytes()
+        """Return a stored file; callers check the key first with :meth:`check`.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        try:
+            return (self.folder(key) / name).read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{name} of the stored step {key[:12]} cannot be read ({error.strerror}); delete "
+                f"{self.folder(key)} and run the same command again."
+            ) from error
 
     def record(self, key: str) -> dict[str, Any]:
         """Return a step's record."""
@@ -136,7 +158,7 @@ class Store:
         """Return a step's times, empty when that unhashed file is unreadable."""
         try:
             times = json.loads(self.read(key, TIMES))
-        except (ValueError, OSError):
+        except (ValueError, RunError, RecursionError):
             return {}
         return times if isinstance(times, dict) else {}
 
@@ -160,3 +182,9 @@ class Store:
         path = self.data_file(sha256)
         if not path.exists():
             write_bytes(path, json.dumps(content, ensure_ascii=False).encode())
+
+
+def _plain(name: str) -> bool:
+    """Say whether a manifest's name stays inside its step's folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name

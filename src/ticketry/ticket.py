@@ -32,16 +32,16 @@ from ticketry.ticketfolder import (
     check_target,
     damaged,
     find_folder,
-    parse_json,
+    parse_evidence,
     read,
     read_config,
 )
+from ticketry.ticketform import check_counts
+from ticketry.verdict import Verdict
 from ticketry.weightsfile import dump_weights, load_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from ticketry.verdict import Verdict
 
 _SHOWN = 5
 
@@ -102,8 +102,6 @@ class Ticket:
     @property
     def verdict(self) -> Verdict | None:
         """The verdict, or None for a candidate."""
-        from ticketry.verdict import Verdict
-
         return None if self.evidence is None else Verdict.from_json(self.evidence["verdict"])
 
     @property
@@ -356,9 +354,11 @@ def _load(folder: Path) -> Ticket:
     mask = load_mask(data[MASK_FILE], what=str(folder / MASK_FILE))
     if mask.digest() != config["mask_digest"]:
         raise TicketError(f"{folder / MASK_FILE} holds another mask than {CONFIG_FILE} says.")
+    check_counts(config, mask.kept, mask.prunable, folder / CONFIG_FILE)
     evidence = None
     if EVIDENCE_FILE in data:
-        evidence = parse_json(data[EVIDENCE_FILE], folder / EVIDENCE_FILE)
+        evidence = parse_evidence(data[EVIDENCE_FILE], folder / EVIDENCE_FILE)
+        Verdict.from_json(evidence["verdict"])
     base = Base(
         name=config["base_model_name_or_path"],
         revision=config["revision"],

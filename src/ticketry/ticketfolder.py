@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ticketry.errors import TicketError
-from ticketry.files import sha256_bytes
+from ticketry.files import read_regular, sha256_bytes
+from ticketry.ticketform import CONFIG, EVIDENCE, check_form
 
 FORMAT = "ticketry-ticket"
 FORMAT_VERSION = 1
@@ -113,10 +114,9 @@ def read(folder: Path, name: str) -> bytes:
             f"{path} is a link that climbs out of the ticket's folder; it was not opened."
         )
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES[name]:
-            raise TicketError(f"{path} has {size:,} bytes; at most {MOST_BYTES[name]:,} are read.")
-        return path.read_bytes()
+        return read_regular(path, MOST_BYTES[name])
+    except ValueError as error:
+        raise TicketError(f"{path} was not opened: {error}.") from error
     except OSError as error:
         raise TicketError(
             f"{path} cannot be read ({error.strerror}); a ticket is a folder with {CONFIG_FILE} "
@@ -165,6 +165,17 @@ def damaged(folder: Path, name: str) -> TicketError:
     )
 
 
+def parse_evidence(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the evidence in ``data``, which was read from ``path``.
+
+    Raises:
+        TicketError: it is not JSON, or not of the form that the card and the lists read.
+    """
+    evidence = parse_json(data, path)
+    check_form(evidence, EVIDENCE, path)
+    return evidence
+
+
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     """Return the JSON object in ``data``, which was read from ``path``."""
     try:
@@ -176,19 +187,6 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-_CONFIG_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "base_model_name_or_path": str,
-    "revision": (str, type(None)),
-    "base_sha256": str,
-    "base_tensors": dict,
-    "model_type": str,
-    "total_parameters": int,
-    "mask_digest": str,
-    "spec": dict,
-    "files": dict,
-}
-
-
 def _check_config(config: dict[str, Any], path: Path) -> None:
     if config.get("format") != FORMAT:
         raise TicketError(f"{path} is not a ticket's: its format is {config.get('format')!r}.")
@@ -197,11 +195,7 @@ def _check_config(config: dict[str, Any], path: Path) -> None:
             f"{path} has format version {config.get('format_version')!r}; this ticketry reads "
             f"versions {FORMAT_VERSION} and {REWIND_VERSION}. Update ticketry."
         )
-    faults = [
-        name for name, kind in _CONFIG_TYPES.items() if not isinstance(config.get(name, ...), kind)
-    ]
-    if faults:
-        raise TicketError(f"{path} is damaged: {', '.join(faults)} missing or of a wrong type.")
+    check_form(config, CONFIG, path)
     for name in config["files"]:
         if name not in _HASHED:
             climbs = "climbs out of the folder" if "/" in name or ".." in name else "is not known"

@@ -134,7 +134,9 @@ def train(
         for companion in companions:
             companion.begin(model, optimizer)
         identity = _identity(recipe, seed, mask, steps, device, course, companions)
-        resumed, warnings = _resume(checkpoint, identity, model, optimizer, companions)
+        resumed, warnings = _resume(
+            checkpoint, identity, model, optimizer, companions, course.first_step, steps
+        )
         losses: list[float] = [] if resumed is None else resumed.losses.tolist()
         first, tokens, examples = (
             (course.first_step, 0, 0)
@@ -255,13 +257,24 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     companions: Sequence[Companion],
+    first: int,
+    steps: int,
 ) -> tuple[checkpoints.Checkpoint | None, tuple[str, ...]]:
     if folder is None:
         return None, ()
     found, warning = checkpoints.load(folder, identity)
     if found is not None:
+        start = checkpoints.take(
+            model, optimizer, step=0, tokens=0, examples=0, losses=[]
+        ).copied()  # to go back to
         try:
+            if not 0 < len(found.losses) == found.step - first <= steps - first:
+                raise ValueError(f"it has {len(found.losses)} losses of {found.step} steps")
             checkpoints.restore(found, model, optimizer)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            checkpoints.restore(start, model, optimizer)
+            return None, (f"the checkpoint cannot be used ({error}); it is started again",)
+        try:
             for number, companion in enumerate(companions):
                 prefix = f"{number}/"
                 companion.restore(
@@ -271,8 +284,11 @@ def _resume(
                         if name.startswith(prefix)
                     }
                 )
-        except (ValueError, KeyError) as error:
-            found, warning = None, f"the checkpoint cannot be used ({error}); it is started again"
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise TrainingError(
+                f"{folder / checkpoints.FILE} was edited: {error}. Delete it and run the same "
+                "command again; this training then starts from its beginning."
+            ) from error
     return found, () if warning is None else (warning,)
 
 

@@ -52,7 +52,7 @@ def test_tickets_are_found_at_any_depth_and_broken_ones_named(tmp_path: Path) ->
     assert "cannot be read (No such file or directory)" in said["cut"]
     assert "is damaged or was edited" in said["edited"]
     assert "names the file '/etc/passwd', which climbs out" in said["foreign"]
-    assert "the sparsity in ticket_config.json is nan; expected 0 to 1." in said["nan"]
+    assert "'sparsity' is nan; expected a finite number." in said["nan"]
     assert "its format is None" in said["other"]
     assert set(said) == {"a", "good", "cut", "edited", "foreign", "nan", "task", "other"}
     json.dumps([row.to_json() for row in listing.rows], allow_nan=False)
@@ -61,8 +61,8 @@ def test_tickets_are_found_at_any_depth_and_broken_ones_named(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": 3}, "the task in ticket_evidence.json is 3; expected a name."),
-        ({"verdict": 3}, "its verdict is not a JSON object"),
+        ({"task": 3}, "'task' is 3; expected text."),
+        ({"verdict": 3}, "'verdict' is 3; expected an object"),
         ({"verdict": {}}, "of its verdict is missing"),
     ],
 )

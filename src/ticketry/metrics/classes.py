@@ -152,6 +152,10 @@ def as_array(values: Sequence[Any]) -> NDArray[Any]:
         return np.asarray([None] * len(values), dtype=object)
 
 
+MOST_CLASSES = 4096
+"""A matrix of their square is made."""
+
+
 @dataclass(frozen=True)
 class ClassCounts:
     """Outputs that are class indices.
@@ -179,8 +183,11 @@ class ClassCounts:
             runs[who] = as_array(values)
             if runs[who].ndim != 1 or runs[who].dtype.kind not in "iu":
                 raise InputError(f"{who} has predictions of another kind; expected class indices.")
-            if runs[who].min() < 0:
-                raise InputError(f"{who} has predictions below 0; expected class indices.")
+            if runs[who].min() < 0 or runs[who].max() >= MOST_CLASSES:
+                raise InputError(
+                    f"{who} has predictions below 0 or from {MOST_CLASSES:,} on; expected class "
+                    "indices."
+                )
         return truth.astype(np.int64), {w: run.astype(np.int64) for w, run in runs.items()}
 
     def scores(self, labels: Ints, runs: Ints) -> Floats:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.errors import ModelError
+from ticketry.models.sizes import check_sizes
 
 PACKAGED = "minilm"
 """The name of the embedded model (assets.py)."""
@@ -138,7 +139,8 @@ def _check_folder(name: str, folder: Path) -> None:
             f"the folder {name!r} holds no {CONFIG_FILE}; expected a model in the Hugging Face "
             f"layout, as save_pretrained writes it.{_hint(name)}"
         )
-    _read_config(name, folder)
+    config = _read_config(name, folder)
+    check_sizes(name, config, folder)
     if any((folder / weights).is_file() for weights in WEIGHTS_FILES):
         return
     pickles = [pickle for pickle in _PICKLES if (folder / pickle).is_file()]

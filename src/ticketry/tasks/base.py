@@ -13,7 +13,9 @@ from typing import Any
 
 from ticketry.config import derive_seed, fingerprint
 from ticketry.errors import DataError
+from ticketry.files import read_regular
 
+MOST_BYTES = 16 << 30
 SPLITS = ("train", "validation", "test")
 
 Label = Any
@@ -160,22 +162,29 @@ class TaskData:
                 **splits,
             )
             intact = found.sha256 == data["sha256"]
-        except (KeyError, TypeError) as error:
-            raise DataError(f"the prepared data are damaged: {error!r}.") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise DataError(f"the prepared data are damaged: {error!r:.200}.") from error
         if not intact:
             raise DataError("the prepared data are damaged: they do not fit their hash.")
         return found
 
     @classmethod
-    def read(cls, path: Path) -> TaskData:
+    def read(cls, path: Path, sha256: str | None = None) -> TaskData:
         """Read prepared data from a store.
 
+        Args:
+            path: the file.
+            sha256: what the data must hash to; by default what the file says of itself.
+
         Raises:
-            DataError: missing or damaged; says what to do.
+            DataError: missing, damaged or other data; says what to do.
         """
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, DataError) as error:
+            found = cls.from_json(json.loads(read_regular(path, MOST_BYTES)))
+            if sha256 not in (None, found.sha256):
+                raise DataError("they are other data than those that this run was prepared for")
+            return found
+        except (OSError, ValueError, RecursionError, DataError) as error:
             raise DataError(
                 f"{path} is missing or damaged ({error}); delete it and run the command again."
             ) from error

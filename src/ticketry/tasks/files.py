@@ -249,8 +249,7 @@ def _rows(table: Table, columns: Columns, kind: LabelKind) -> Rows:
             close = nearest(name, table.columns)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise DataError(
-                f"{table.source} has no column {name!r}.{hint} "
-                f"It has {', '.join(map(repr, table.columns))}."
+                f"{table.source} has no column {name!r}.{hint} It has {_some(list(table.columns))}."
             )
     labels = kind.read(table, columns.labels)
     texts = _texts(table, columns.text)
@@ -272,6 +271,12 @@ def _without_empty(table: Table, columns: Columns) -> tuple[Table, int]:
         for name, values in table.columns.items()
     }
     return dataclasses.replace(table, columns=kept), len(empty)
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few, each cut to a readable length, and count the rest."""
+    shown = ", ".join(repr(name if len(name) <= 60 else name[:60] + "…") for name in names[:20])
+    return shown + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
 
 
 def _texts(table: Table, column: str) -> list[str]:

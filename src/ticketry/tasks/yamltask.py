@@ -12,6 +12,7 @@ from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
 from ticketry.tasks.tables import TEXT
+from ticketry.yamlfile import read_yaml
 
 KEYS = ("name", "data", *DATA_OPTIONS.values(), "metric", "margin")
 _LISTS = ("label_columns",)
@@ -56,15 +57,13 @@ def read_task(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or has faults; lists all of them.
     """
-    import yaml
-
     file = Path(path).expanduser()
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        content = read_yaml(file)
     except OSError as error:
         raise ConfigError(f"--task {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"--task {path} is not YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise ConfigError(f"--task {path} is not YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigError(
             f"--task {path} holds {type(content).__name__}; expected `key: value` lines, with keys "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -164,12 +163,13 @@ def _fits(value: Any, annotation: str) -> bool:
     if isinstance(value, bool):
         return "bool" in annotation
     if isinstance(value, int):
-        return "int" in annotation or "float" in annotation
+        return abs(value) < _HUGE and ("int" in annotation or "float" in annotation)
     if isinstance(value, float):
-        return "float" in annotation and math.isfinite(value)
+        return "float" in annotation and abs(value) < _HUGE  # NaN is not
     if isinstance(value, str):
         return annotation == "str" or (annotation == "Answer" and value in _ANSWERS)
     return isinstance(value, Mapping) and annotation.startswith("Mapping")
 
 
+_HUGE = 1e15
 _ANSWERS = ("yes", "no", "inconclusive")
