@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ticket test test-unit lint format benchmarks package clean
+.PHONY: help setup ticket test test-unit lint format docs benchmarks package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("ticketry needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned dependencies into $(VENV) (torch is large: minutes) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data,report,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data,report,docs,dev]'
 	@touch $@
 
 ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie reviews (10 minutes)
@@ -41,6 +41,9 @@ lint: setup  ## check format, lint and types
 format: setup  ## rewrite to the format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup  ## build the documentation into build/docs; warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/selection.py

@@ -1,5 +1,7 @@
 """Every error that ticketry raises on purpose, and how a name is suggested.
 
+::
+
     TicketryError              the run failed; exit code 1
     ├── TrainingError          a training cannot go on (a loss that is not finite)
     ├── StorageError           the disk is full, read-only or out of reach
