@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ticket test test-unit lint format docs benchmarks package clean
+.PHONY: help setup ticket test test-unit lint format docs benchmarks api package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -50,6 +50,10 @@ benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/imp_end_to_end.py
 	$(BIN)/python benchmarks/profile_run.py --operators
+
+api: setup  ## note the public names and signatures after a wanted change
+	$(BIN)/python tests/unit/test_public_api.py
+	git diff --stat tests/unit/public_api.txt
 
 package: setup  ## build wheel and sdist into dist/
 	$(BIN)/python -m hatchling build
