@@ -50,8 +50,14 @@ def results(out: Path) -> dict[str, bytes]:
     }
 
 
-def die_at_write(number: int) -> None:
-    """Kill this process at its ``number``-th write to the file system from now."""
+def die_at_write(number: int, *, of_results: bool) -> None:
+    """Kill this process at its ``number``-th write to the file system from now.
+
+    Args:
+        number: from 1 up.
+        of_results: count what steps and the run leave; not checkpoints, which are most writes of so
+            small a run, nor folders made.
+    """
     left = number
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -62,6 +68,8 @@ def die_at_write(number: int) -> None:
                 return
         elif event not in WRITES:
             return
+        if of_results and (event == "os.mkdir" or "/scratch/" in str(arguments[0])):
+            return
         left -= 1
         if left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -69,7 +77,14 @@ def die_at_write(number: int) -> None:
     sys.addaudithook(audit)
 
 
-def attempt(shared: Path, out: Path, *, at_write: int | None, after_s: float | None) -> str:
+def attempt(
+    shared: Path,
+    out: Path,
+    *,
+    at_write: int | None = None,
+    of_results: bool = False,
+    after_s: float | None = None,
+) -> str:
     """Fork a child that carries out the run; return how it ended."""
     from ticketry import find
 
@@ -78,7 +93,7 @@ def attempt(shared: Path, out: Path, *, at_write: int | None, after_s: float | N
         code = 1
         try:
             if at_write is not None:
-                die_at_write(at_write)
+                die_at_write(at_write, of_results=of_results)
             find(**options(shared, out))
             code = 0
         except BaseException:
@@ -143,13 +158,11 @@ def main() -> int:
         number = kills = 0
         while kills < wanted:
             out = shared / f"run-{number:08d}"
-            by_write = draw.random() < 0.6
-            end = attempt(
-                shared,
-                out,
-                at_write=draw.randint(1, 60) if by_write else None,
-                after_s=None if by_write else draw.uniform(0.05, 0.9) * length_s,
-            )
+            how = draw.random()
+            if how < 0.4:
+                end = attempt(shared, out, after_s=draw.uniform(0.05, 0.9) * length_s)
+            else:
+                end = attempt(shared, out, at_write=draw.randint(1, 60), of_results=how < 0.8)
             counts[end] += 1
             if end.startswith("killed"):
                 kills += 1
@@ -165,7 +178,7 @@ def main() -> int:
             number += 1
         # The last run is continued to its end, so that no kill stays uncompared.
         if out.exists():
-            end = attempt(shared, out, at_write=None, after_s=None)
+            end = attempt(shared, out)
             if end != "finished" or results(out) != expected:
                 print(f"the last run {end}, or ended with other bytes")
                 return 1
