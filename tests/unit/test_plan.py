@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ticketry.config import RECIPES, Recipe, SearchSpec, search_seed, verification_seeds
@@ -122,3 +124,21 @@ def test_plan_lines_say_the_cost_before_it_is_spent(tmp_path) -> None:
 )
 def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     assert say_seconds(seconds) == said
+
+
+def test_every_step_has_its_part_and_a_shared_one_is_paid_once(tmp_path: Path) -> None:
+    # One-shot from θ0 is its own control: the ticket's trainings serve both arms.
+    search = SearchSpec(sparsity=0.4, method="one-shot", source="theta0")
+    plan = make_plan(search, ("random-layerwise", "oneshot-theta0"))
+    found = plan.to_json(Store(tmp_path), None)
+    parts = [step["part"] for step in found["steps"]]
+    assert list(dict.fromkeys(parts)) == [
+        "search",
+        "dense",
+        "dense, half budget",
+        "ticket",
+        "control random-layerwise",
+    ]
+    assert parts.count("ticket") == 3
+    total = sum(step["dense_equivalents"] for step in found["steps"])
+    assert total == pytest.approx(found["cost"]["dense_equivalents"], abs=0.01)
