@@ -5,8 +5,8 @@
 Both sides make the same trainings (search levels; then dense, dense at half the budget, ticket and
 random-layerwise, each once a replicate) of the same number of steps on the same base and data,
 from the command to the last file. The peer, ``plain_imp.py``, is torch.nn.utils.prune and
-transformers' Trainer. It runs twice: as its example has it (padding to 128 tokens, float32, every
-core's thread in one process), and tuned (dynamic padding, batches grouped by length, bf16, larger
+transformers' Trainer. It has two forms: as its example has it (padding to 128 tokens, float32, every
+core's thread in one process; with --stock-rounds), and tuned (dynamic padding, batches grouped by length, bf16, larger
 evaluation batches). Equal threads means: as many cores in all. ticketry and the tuned peer use one
 process with one thread on each core, which is faster for both than one process with a thread a
 core.
@@ -66,7 +66,9 @@ class Size:
 
 
 SIZES = {
-    "small": Size(512, 200, 500, 1.0, 3e-4),
+    # A first choice (512 examples, 1 epoch, 3e-4: 16 steps) failed the check of scores: the peer
+    # stayed at chance with some seeds. Three times the steps at a third of the rate agreed.
+    "small": Size(768, 200, 500, 2.0, 1e-4),
     "tour": Size(2000, 1000, 2000, 1.28, 1e-4, replicates=3),
     "tiny": Size(128, 40, 120, 8.0, 2e-3, batch=8, max_length=16, dtype="float32", freeze=False),
 }
@@ -76,8 +78,10 @@ def main() -> int:
     """Measure, compare scores, print, and judge against the goal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stock-rounds", type=int, default=1, help="it is slow, and no close call")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--stock-rounds", type=int, default=0, help="it takes several times as long"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
     arguments = parser.parse_args()
