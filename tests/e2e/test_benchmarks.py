@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ticketry.config import Recipe
+from ticketry.tasks.workload import training_steps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -28,6 +32,16 @@ def test_both_sides_do_the_same_run_to_the_same_scores() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The scores agree: means differ by at most" in done.stdout
     assert "| tuned peer | 1.000 (1.000, 1.000)" in done.stdout
+
+
+@pytest.mark.parametrize("name", benchmark.SIZES)
+def test_both_sides_make_the_same_number_of_steps(name: str) -> None:
+    size = benchmark.SIZES[name]
+    for budget in (1.0, 0.5):
+        recipe = Recipe(epochs=size.epochs * budget, batch_size=size.batch)
+        # Trainer: batches an epoch rounded up, times epochs, rounded up.
+        theirs = math.ceil(math.ceil(size.train / size.batch) * size.epochs * budget)
+        assert training_steps(recipe, size.train) == theirs
 
 
 def run(dense: float, ticket: float, *, kept: int = 1000, wall_s: float = 1.0) -> dict[str, Any]:
