@@ -6,9 +6,9 @@ Both sides make the same trainings (search levels; then dense, dense at half the
 random-layerwise, each once a replicate) of the same number of steps on the same base and data,
 from the command to the last file. The peer, ``plain_imp.py``, is torch.nn.utils.prune and
 transformers' Trainer. It has two forms: as its example has it (padding to 128 tokens, float32,
-every core's thread in one process; with --stock-rounds), and tuned (dynamic padding, batches grouped
-by length, bf16, larger evaluation batches). Equal threads means: as many cores in all; ticketry and
-the tuned peer both use one process with one thread on each core.
+every core's thread in one process; with --stock-rounds), and tuned (dynamic padding, batches
+grouped by length, bf16, larger evaluation batches). Equal threads means: as many cores in all;
+ticketry and the tuned peer both use one process with one thread on each core.
 
 Sides take turns; a round has its own seeds. The ratio of a round is peer's wall-clock time by
 ticketry's; the claim is the median against the tuned peer. CPU seconds of all processes are printed
