@@ -37,7 +37,7 @@ def run_launched(lead: Callable[[], int]) -> int:
     notes = distributed_c10d._get_default_store()
     if not team.leads:
         return _follow(team, notes)
-    signal.signal(signal.SIGTERM, _stopped)
+    signal.signal(signal.SIGTERM, _stopper(notes))
     code = lead()
     with contextlib.suppress(Exception):
         if code == 0:
@@ -59,13 +59,7 @@ def reason_of(error: RuntimeError) -> TicketryError | None:
 
     told = ""
     with contextlib.suppress(Exception):
-        notes = distributed_c10d._get_default_store()
-        until = time.monotonic() + 2.0
-        while not told and time.monotonic() < until:
-            if notes.check([_FAULT]):
-                told = notes.get(_FAULT).decode()
-            else:
-                time.sleep(0.1)
+        told = _told_fault(distributed_c10d._get_default_store())
     if not told and not _is_gloo(error):
         return None
     what = told or "a process of the launch has ended (out of memory?)"
@@ -74,13 +68,31 @@ def reason_of(error: RuntimeError) -> TicketryError | None:
     )
 
 
-def _stopped(number: int, frame: object) -> None:
-    """Say why a launcher stops rank 0: one process of a launch has ended, and it stops the rest."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise TicketryError(
-        "the launcher stopped the run; a process of it has ended (out of memory?). "
-        "Start the same command again to continue; what was finished is kept."
-    )
+def _told_fault(notes: Any) -> str:
+    """Return the reason that a failed rank left, or nothing after two seconds."""
+    until = time.monotonic() + 2.0
+    while not notes.check([_FAULT]):
+        if time.monotonic() > until:
+            return ""
+        time.sleep(0.1)
+    return str(notes.get(_FAULT).decode())
+
+
+def _stopper(notes: Any) -> Callable[[int, object], None]:
+    """Return what a launcher's SIGTERM does to rank 0: it says which process ended, and why."""
+
+    def stopped(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        told = ""
+        with contextlib.suppress(Exception):  # the launcher keeps the notes, and may be gone
+            told = _told_fault(notes)
+        what = told or "the launcher stopped the run; a process of it has ended (out of memory?)"
+        raise TicketryError(
+            f"{what.rstrip('.')}. Start the same command again to continue; "
+            "what was finished is kept."
+        )
+
+    return stopped
 
 
 def _follow(team: Team, notes: Any) -> int:
@@ -110,7 +122,9 @@ def _fail(team: Team, notes: Any, error: Exception) -> int:
     kind = "" if isinstance(error, TicketryError) else f"{type(error).__name__}: "
     with contextlib.suppress(Exception):
         notes.set(_FAULT, f"rank {team.rank} failed: {kind}{error}")
+    with contextlib.suppress(Exception):
         parallel.leave()
+    with contextlib.suppress(Exception):
         # A launcher stops all ranks when one has ended: rank 0 speaks first.
         until = time.monotonic() + _WAIT_S
         while time.monotonic() < until and not notes.check([_TOLD]):
