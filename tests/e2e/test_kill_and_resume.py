@@ -76,6 +76,8 @@ def test_ctrl_c_stops_politely_and_says_how_to_continue(
     run = subprocess.Popen(
         command(tiny_model, reviews, tmp_path / "run"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that runs these tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert run.stderr is not None
     lines = []
