@@ -7,12 +7,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ticketry.core.mask import Mask, Overlap
+from ticketry.core.likeness import likeness
+from ticketry.core.mask import Mask
 from ticketry.errors import InputError
+from ticketry.report.layers import kinds_of
+from ticketry.report.likenesses import beyond
 from ticketry.runs import TICKET_FOLDER
 from ticketry.ticket import CONFIG_FILE, Ticket
 
 MOST_TICKETS = 24
+MOST_SAID = 12
+"""Pairs in the terminal's table."""
 
 
 def load_tickets(places: Sequence[str]) -> dict[str, Ticket]:
@@ -86,21 +91,23 @@ def _shapes(mask: Mask) -> list[tuple[str, tuple[int, ...]]]:
 def compare(tickets: Mapping[str, Ticket]) -> dict[str, Any]:
     """Return the comparison as JSON values.
 
-    Overlaps are |A ∩ B| / |A ∪ B|, of the kept and of the pruned weights. Beside each stands what
-    chance gives: the ratio of the expectations for two independent random masks with, tensor by
-    tensor, the densities of these two. Overlap at or below chance says that the masks share
-    nothing but their layer densities.
+    Each pair of masks has the measures of :func:`ticketry.core.likeness.likeness`: overlap and
+    cosine of the kept and of the pruned weights, and agreement, each beside two kinds of chance,
+    over all weights, by tensor and by kind of matrix. ``kept_by_chance`` and ``pruned_by_chance``
+    are those at the masks' own layer densities.
 
     Args:
         tickets: label -> ticket, of one base and scope (:func:`load_tickets`).
     """
+    masks = {label: ticket.mask for label, ticket in tickets.items()}
+    kinds = kinds_of(list(next(iter(masks.values()))))
     return {
         "schema_version": 1,
         "base": next(iter(tickets.values())).base.name,
         "tickets": [{"label": label, **_facts(ticket)} for label, ticket in tickets.items()],
         "overlaps": [
-            {"a": a, "b": b, **_overlap(tickets[a].mask, tickets[b].mask)}
-            for a, b in combinations(tickets, 2)
+            {"a": a, "b": b, **_likeness(masks[a], masks[b], kinds)}
+            for a, b in combinations(masks, 2)
         ],
         "layers": _layers(tickets),
     }
@@ -142,24 +149,19 @@ def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean": arm["mean"], "std": arm["std"], "replicates": len(arm["scores"])}
 
 
-def _overlap(a: Mask, b: Mask) -> dict[str, Any]:
+def _likeness(a: Mask, b: Mask, kinds: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    found = likeness(a, b, kinds)
+    layers, kinds_found = found.pop("tensors"), found.pop("groups")
     return {
-        **_said(a.overlap(b)),
-        "layers": [{"name": name, **_said(_one(a, name).overlap(_one(b, name)))} for name in a],
+        **_beside_chance(found),
+        "kinds": [_beside_chance(kind) for kind in kinds_found],
+        "layers": [_beside_chance(layer) for layer in layers],
     }
 
 
-def _one(mask: Mask, name: str) -> Mask:
-    return Mask.from_packed({name: (mask.shape(name), mask.packed(name))})
-
-
-def _said(overlap: Overlap) -> dict[str, float]:
-    return {
-        "kept": overlap.kept_iou,
-        "kept_by_chance": overlap.kept_expected,
-        "pruned": overlap.pruned_iou,
-        "pruned_by_chance": overlap.pruned_expected,
-    }
+def _beside_chance(found: Mapping[str, Any]) -> dict[str, Any]:
+    chance = found["chance"]["layers"]
+    return {**found, "kept_by_chance": chance["kept"], "pruned_by_chance": chance["pruned"]}
 
 
 def _layers(tickets: Mapping[str, Ticket]) -> list[dict[str, Any]]:
@@ -189,11 +191,42 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             if row["cost_dense_equivalents"] is not None:
                 outcome += f", search {row['cost_dense_equivalents']:.2f} dense-equivalents"
         said.append(f"  {row['label']:<{width}}  {row['sparsity']:6.1%}  {outcome}")
-    said.append("overlap |A∩B|/|A∪B|, and what chance gives at these layer densities:")
-    for pair in found["overlaps"]:
-        said.append(
-            f"  {pair['a']} – {pair['b']}: kept {pair['kept']:.1%} (chance "
-            f"{pair['kept_by_chance']:.1%}), pruned {pair['pruned']:.1%} (chance "
-            f"{pair['pruned_by_chance']:.1%})"
-        )
+    return [*said, *_table(found["overlaps"])]
+
+
+_COLUMNS = ("overlap", "density", "layers", "cosine", "density", "layers")
+
+
+def _table(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say the likeness of each pair; where there is one pair alone, that of each kind too."""
+    said = [
+        "how alike the masks are, and what chance gives at these densities, and at these layer "
+        "densities:",
+        f"  {'':<10}" + "".join(f"{column:>9}" for column in _COLUMNS),
+    ]
+    for pair in pairs[:MOST_SAID]:
+        said += [f"  {pair['a']} – {pair['b']}", *_pair_rows(pair), f"    {beyond(pair)}"]
+    if (rest := len(pairs) - MOST_SAID) > 0:
+        said.append(f"  … and {rest} pair{'s' if rest > 1 else ''} more: --json and --out have all")
+    if len(pairs) == 1 and len(pairs[0]["kinds"]) > 1:
+        said += ["  by kind of matrix, overlap and chance at these layer densities:"]
+        width = max(len(kind["name"]) for kind in pairs[0]["kinds"])
+        for kind in pairs[0]["kinds"]:
+            said.append(
+                f"    {kind['name']:<{width}}  kept {kind['kept']:6.1%} "
+                f"(chance {kind['kept_by_chance']:.1%})  pruned {kind['pruned']:6.1%} "
+                f"(chance {kind['pruned_by_chance']:.1%})"
+            )
     return said
+
+
+def _pair_rows(pair: Mapping[str, Any]) -> list[str]:
+    chance = [pair["chance"][kind] for kind in ("density", "layers")]
+    rows = []
+    for part in ("kept", "pruned"):
+        shares = [found[part] for found in (pair, *chance)]
+        cosines = [found[f"{part}_cosine"] for found in (pair, *chance)]
+        cells = [f"{share:.1%}" for share in shares] + [f"{cosine:.3f}" for cosine in cosines]
+        rows.append(f"    {part:<8}" + "".join(f"{cell:>9}" for cell in cells))
+    cells = [f"{found['agreement']:.1%}" for found in (pair, *chance)]
+    return [*rows, f"    {'agree':<8}" + "".join(f"{cell:>9}" for cell in cells)]

@@ -21,6 +21,7 @@ from ticketry.comparison import MOST_TICKETS, compare, lines, load_tickets
 from ticketry.core.mask import Mask
 from ticketry.errors import InputError, TicketError
 from ticketry.report.comparing import render_comparison
+from ticketry.report.likenesses import beyond
 from ticketry.ticket import Base, Ticket
 
 BASE = Base("user/base", None, "a" * 64, {"w": "b" * 64, "v": "c" * 64}, "bert", 100)
@@ -52,6 +53,84 @@ def test_overlaps_by_hand() -> None:
         {"name": "v", "density": {"a": 0.5, "b": 0.5}},
         {"name": "w", "density": {"a": 0.5, "b": 0.5}},
     ]
+
+
+def named(*kept: int) -> Ticket:
+    """A ticket of four tensors of eight weights: two kinds of matrix in two blocks.
+
+    Tensors that share a name's end keep the same weights.
+    """
+    bits = torch.zeros(8, dtype=torch.bool)
+    bits[list(kept)] = True
+    names = [f"encoder.layer.{block}.{kind}.weight" for block in (0, 1) for kind in ("q", "k")]
+    tensors = {name: bits if name.endswith("q.weight") else ~bits for name in names}
+    return Ticket(Mask(tensors), BASE)
+
+
+def test_likeness_by_kind_of_matrix_and_by_tensor_by_hand() -> None:
+    # q: A keeps 0-5, B keeps 0-4 and 6: 5 of both, 7 of either. k: the complements, 2 each: 1, 3.
+    found = compare({"a": named(0, 1, 2, 3, 4, 5), "b": named(0, 1, 2, 3, 4, 6)})
+    (pair,) = found["overlaps"]
+    kinds = {kind["name"]: kind for kind in pair["kinds"]}
+    assert sorted(kinds) == ["k", "q"]
+    assert (kinds["q"]["weights"], kinds["q"]["first"], kinds["q"]["both"]) == (16, 12, 10)
+    assert kinds["q"]["kept"] == pytest.approx(10 / 14)
+    assert kinds["q"]["kept_by_chance"] == pytest.approx(9 / 15)  # 2 · 6·6/8 of 24 − 9
+    assert kinds["k"]["pruned"] == pytest.approx(10 / 14)
+    assert [layer["name"] for layer in pair["layers"]] == sorted(named(0).mask)
+    # Half is kept over all: 16·16/32 = 8 by density, 2·(4.5 + 0.5) = 10 by layer, 12 found.
+    assert pair["chance"]["density"]["both"] == 8
+    assert pair["chance"]["layers"]["both"] == 10
+    assert pair["by_layers"] == pytest.approx(2 / 4)
+    said = "\n".join(lines(found))
+    assert "q  kept  71.4% (chance 60.0%)  pruned  33.3% (chance 14.3%)" in said
+    html = render_comparison(found)
+    assert html.count("<svg") == 1  # bars; a map of one pair would say nothing more
+    assert "<summary>By kind of matrix</summary>" in html
+    json.dumps(found, allow_nan=False)
+
+
+def test_what_lies_beyond_chance_is_said() -> None:
+    draw = torch.Generator().manual_seed(0)
+
+    def drawn(share: float, of: torch.Tensor | None = None) -> Ticket:
+        """Two tensors, ``share`` and a tenth kept; those kept in ``of`` stay kept."""
+        tensors = {}
+        for name, density in (("v", share), ("w", 0.1)):
+            bits = torch.rand(20_000, generator=draw) < density
+            tensors[name] = bits if of is None else bits | of
+        return Ticket(Mask(tensors), BASE)
+
+    def said(one: Ticket, two: Ticket) -> str:
+        (pair,) = compare({"one": one, "two": two})["overlaps"]
+        return beyond(pair)
+
+    assert "no more is shared than by chance" in said(drawn(0.1), drawn(0.1))
+    words = said(drawn(0.9), drawn(0.9))
+    assert re.search("layer densities explain (99|100|101)%; [+-][0-2].[0-9] spreads", words)
+    common = torch.arange(20_000) < 2_000
+    words = said(drawn(0.9, common), drawn(0.9, common))
+    share = re.search(r"explain (\d+)%; \+(\d+)\.\d spreads of chance are left", words)
+    assert share is not None
+    assert 50 < int(share[1]) < 97
+    assert int(share[2]) > 20
+    full = Ticket(Mask({"w": torch.ones(4, dtype=torch.bool)}), BASE)
+    assert "these densities leave nothing to chance" in said(full, full)
+    one = Mask({"w": torch.arange(4_000) < 2_000})
+    apart = said(Ticket(one, BASE), Ticket(~one, BASE))
+    assert apart == "less is shared than by chance (-63.2 spreads)"
+
+
+def test_a_long_table_is_cut_in_the_terminal_and_whole_elsewhere() -> None:
+    tickets = {f"t{number}": ticket(number, number + 1) for number in range(6)}
+    found = compare(tickets)
+    assert len(found["overlaps"]) == 15
+    said = lines(found)
+    assert said[-1].strip() == "… and 3 pairs more: --json and --out have all"
+    html = render_comparison(found)
+    check_page(html)
+    assert html.count("agreement</td>") == 15
+    assert "By tensor, of the first 6 of 15 pairs" in html
 
 
 def test_random_masks_overlap_as_chance_says() -> None:
@@ -152,10 +231,14 @@ def test_the_page_is_whole_and_accessible() -> None:
     assert page.headers_without_scope == 0
     assert len(page.ids) == len(set(page.ids))
     assert set(page.labelled) <= set(page.ids)
-    assert page.tags.count("figure") == page.tags.count("figcaption") == page.tags.count("svg") == 2
+    assert page.tags.count("figure") == page.tags.count("figcaption") == page.tags.count("svg") == 3
     assert "candidate" in html
     assert "ticket first 84.9, inconclusive, dense 85.3, random-layerwise 78.4." in html
     assert "Score against sparsity on movies" in html
+    assert (
+        "Overlap of every pair of 3 masks below the diagonal, chance at their layer densities "
+        "above it. Overlap of kept weights: from 28.6% (first and &lt;script&gt;alert(1)"
+    ) in html
     assert render_comparison(compare(many())) == html
 
 
@@ -164,7 +247,10 @@ def test_lines_say_scores_and_chance() -> None:
     assert "3 tickets of user/base" in said
     assert "candidate: never verified" in said
     # w: both 3, either 6; v the same one of two: 4/7. By chance 6·3/8 + 0.5 = 2.75 of 11 − 2.75.
-    assert "first – second: kept 57.1% (chance 33.3%)" in said
+    # By density alone 7·4/10 = 2.8 of 11 − 2.8. Cosine 4 / √(7·4).
+    assert "first – second\n    kept        57.1%    34.1%    33.3%    0.756    0.529" in said
+    assert "agree       70.0%    46.0%    45.0%" in said
+    assert "no more is shared than by chance (+1.6 spreads)" in said
 
 
 def test_the_command(

@@ -11,6 +11,7 @@
     select.py     scores -> Mask: exact, streaming, with a stated tie rule; random masks
     perturb.py    masks and weights for controls: complement, flips, shuffles
     mask.py       Mask: immutable, name -> bool; density, overlap, set algebra
+    likeness.py   two masks: overlap, cosine, agreement, each against chance
     schedule.py   the sparsity after each round of a search
     codec.py      packed bits <-> few bytes
 

@@ -9,6 +9,7 @@ from ticketry.metrics import say_difference, say_score, scale_of
 from ticketry.report import drawing, require_report
 from ticketry.report.curves import Tested, curve
 from ticketry.report.drawing import draw_page
+from ticketry.report.likenesses import MOST_LISTED, beyond, likeness_map, pair_rows, part_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +38,15 @@ def render_comparison(found: Mapping[str, Any]) -> str:
             }
             for number, (task, rows) in enumerate(groups.items())
         ],
-        "pairs": [_pair(pair) for pair in found["overlaps"]],
+        "pairs": [row for pair in found["overlaps"] for row in pair_rows(pair)],
+        "beyond": [_beyond(pair) for pair in found["overlaps"]],
+        "kinds": _parts(found["overlaps"], "kinds"),
+        "tensors": _parts(found["overlaps"][:MOST_LISTED], "layers"),
+        "listed": min(MOST_LISTED, len(found["overlaps"])),
+        "counted": len(found["overlaps"]),
         "figures": {
             "overlaps": _bars(found["overlaps"][:MOST_PAIRS]),
+            "likeness": _map(found) if len(found["tickets"]) > 2 else "",
             **{f"curve-{n}": _curve(rows, n) for n, rows in enumerate(groups.values())},
         },
         "drawn": min(MOST_PAIRS, len(found["overlaps"])),
@@ -107,11 +114,20 @@ def _mean_std(metric: str, arm: Mapping[str, Any]) -> str:
     return f"{say_score(metric, arm['mean'])} ± {spread} (n = {arm['replicates']})"
 
 
-def _pair(pair: Mapping[str, Any]) -> dict[str, str]:
-    said = {name: pair[name] for name in ("a", "b")}
-    for name in ("kept", "kept_by_chance", "pruned", "pruned_by_chance"):
-        said[name] = f"{pair[name]:.1%}"
-    return said
+def _beyond(pair: Mapping[str, Any]) -> dict[str, str]:
+    said = {"a": pair["a"], "b": pair["b"], "words": beyond(pair)}
+    for kind, chance in pair["chance"].items():
+        said[kind] = "–" if chance["z"] is None else f"{chance['z']:+,.1f}"
+    share = pair["by_layers"]
+    return {**said, "by_layers": "–" if share is None else f"{share:.0%}"}
+
+
+def _parts(pairs: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, str]]:
+    return [part_row(pair, part) for pair in pairs for part in pair[name]]
+
+
+def _map(found: Mapping[str, Any]) -> str:
+    return likeness_map([row["label"] for row in found["tickets"]], found["overlaps"])
 
 
 def _curve_rows(row: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -53,6 +53,15 @@ def _placed(layers: Sequence[Mapping[str, Any]]) -> Placed:
     return found
 
 
+def kinds_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Return kind of matrix -> its tensors, block by block, as :func:`layer_groups` tells kinds."""
+    found = _placed([{"name": name} for name in names])
+    return {
+        kind: [str(row["name"]) for _, rows in sorted(blocks.items()) for row in rows]
+        for kind, blocks in found.items()
+    }
+
+
 def layer_groups(layers: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[str, float]]]:
     """Group tensors into kinds of matrices by their names, in the order of their blocks.
 
