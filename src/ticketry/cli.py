@@ -6,16 +6,15 @@ notes go to standard error; standard output holds the result alone.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ticketry import __version__, cli_compare, cli_tickets, flags
-from ticketry.errors import ConfigError, TicketryError
+from ticketry.cli_shared import given_options, make_place, note, print_json, take_place
+from ticketry.errors import TicketryError
 from ticketry.parallel import launched
 from ticketry.terminal import echo
 
@@ -100,15 +99,15 @@ def find(
     as_json: flags.Json = False,
 ) -> None:
     """Find a ticket, verify it with replicates and controls, and keep it."""
-    options = _options(locals(), config)
-    place = _take_place(options)
+    options = given_options(locals(), config)
+    place = take_place(options)
     from ticketry.options import build_find_spec
 
     spec = build_find_spec(options)
     from ticketry.jobs import default_out, run_find
 
     place["out"] = place["out"] or default_out(spec)
-    _show_result(run_find(spec, _place(place, plan)), as_json)
+    _show_result(run_find(spec, make_place(place, plan)), as_json)
 
 
 @app.command()
@@ -147,14 +146,14 @@ def verify(
     as_json: flags.Json = False,
 ) -> None:
     """Verify a ticket on a task by fresh replicates and controls."""
-    options = _options(locals(), config)
-    place = _take_place(options, needed=not plan)
+    options = given_options(locals(), config)
+    place = take_place(options, needed=not plan)
     from ticketry.jobs import run_verify
     from ticketry.ticket import Ticket
 
     place["out"] = place["out"] or Path("plan-only")
     loaded = Ticket.from_pretrained(ticket)
-    _show_result(run_verify(loaded, options, _place(place, plan)), as_json)
+    _show_result(run_verify(loaded, options, make_place(place, plan)), as_json)
 
 
 @app.command()
@@ -188,14 +187,14 @@ def train(
     as_json: flags.Json = False,
 ) -> None:
     """Fine-tune a ticket into a sparse model that plain transformers loads."""
-    options = _options(locals(), config)
-    place = _take_place(options, needed=True)
+    options = given_options(locals(), config)
+    place = take_place(options, needed=True)
     from ticketry.jobs import run_train
     from ticketry.ticket import Ticket
 
-    record = run_train(Ticket.from_pretrained(ticket), options, _place(place))
+    record = run_train(Ticket.from_pretrained(ticket), options, make_place(place))
     if as_json:
-        _print_json({"out": str(place["out"]), **record})
+        print_json({"out": str(place["out"]), **record})
         return
     from ticketry.tasks.objectives import AUTO_CLASSES
 
@@ -217,9 +216,9 @@ def inspect(
     """Say what is prunable in a model, or what a ticket keeps."""
     from ticketry.describe import inspect_lines, inspect_target
 
-    found = inspect_target(model_or_ticket, revision, tuple(scope or ("encoder",)), _note)
+    found = inspect_target(model_or_ticket, revision, tuple(scope or ("encoder",)), note)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for line in inspect_lines(found):
         echo(line, keep="")
@@ -242,7 +241,7 @@ def tasks(as_json: flags.Json = False) -> None:
         for t in TASKS.values()
     ]
     if as_json:
-        _print_json({"tasks": rows})
+        print_json({"tasks": rows})
         return
     for row in rows:
         missing = f" [unavailable: {row['unavailable']}]" if row["unavailable"] else ""
@@ -257,7 +256,7 @@ def models(as_json: flags.Json = False) -> None:
 
     rows = model_rows()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for packaged in rows["packaged"]:
         echo(f"{packaged['name']:<12} {packaged['description']}")
@@ -270,61 +269,20 @@ cli_tickets.register(app)
 cli_compare.register(app)
 
 
-def _take_place(options: dict[str, Any], *, needed: bool = False) -> dict[str, Any]:
-    """Take the options that decide no result out of ``options``."""
-    place = {name: options.pop(name, None) for name in ("out", "store", "workers")}
-    if needed and place["out"] is None:
-        raise ConfigError("--out is missing; give the folder to write to.")
-    for name in ("out", "store"):
-        place[name] = None if place[name] is None else Path(place[name])
-    return place
-
-
-def _place(place: Mapping[str, Any], plan_only: bool = False) -> Any:
-    from ticketry.console import ConsoleEvents
-    from ticketry.jobs import Place
-
-    return Place(**place, events=ConsoleEvents(), say=_note, plan_only=plan_only)
-
-
 INTERRUPTED = 130
-
-_NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
-
-
-def _options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
-    """Return the options that were given, those of ``--config`` below them."""
-    chosen = {
-        name: value
-        for name, value in given.items()
-        if name not in _NOT_OPTIONS and value is not None and value is not False
-    }
-    if config is None:
-        return chosen
-    from ticketry.options import read_config
-
-    return {**read_config(config), **chosen}
-
-
-def _note(line: str) -> None:
-    echo(line, err=True)
-
-
-def _print_json(value: Any) -> None:
-    echo(json.dumps(value, allow_nan=False))
 
 
 def _show_result(result: Any, as_json: bool) -> None:
     ticket, out = result.ticket, result.out
     if ticket is None:
         if as_json:
-            _print_json(result.plan)
+            print_json(result.plan)
         return
     from ticketry.runs import REPORT_FILE, TICKET_FOLDER
 
     paths = {"ticket": str(out / TICKET_FOLDER), "report": str(out / REPORT_FILE)}
     if as_json:
-        _print_json({"out": str(out), **paths, "evidence": ticket.evidence})
+        print_json({"out": str(out), **paths, "evidence": ticket.evidence})
         return
     for sentence in ticket.verdict.sentences():
         echo(sentence)

@@ -11,33 +11,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import FindSpec, search_seed, verification_seeds
+from ticketry.config import FindSpec, verification_seeds
 from ticketry.errors import ConfigError, RunError
 from ticketry.evidence import search_evidence
 from ticketry.execute import Events, execute
-from ticketry.files import read_json, sha256_bytes, write_json
+from ticketry.files import read_json, write_json
+from ticketry.given import (
+    fresh_seeds,
+    given_run,
+    given_start,
+    known_search,
+    put_given,
+    search_seeds,
+    spec_for,
+)
 from ticketry.models.weights import base_part
-from ticketry.options import build_find_spec, recipe_options
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
 from ticketry.parallel import launched
-from ticketry.plan import Plan, estimate_seconds
+from ticketry.plan import Plan, StepPlan, estimate_seconds
 from ticketry.pruning import Rule, check_rule
 from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
 from ticketry.runs import PLAN_FILE, TICKET_FOLDER, check_run, is_finished, open_run
 from ticketry.scene import Scene, prepare
 from ticketry.search import Search, plan_search
-from ticketry.steps import (
-    WEIGHTS_FILE,
-    given_mask_key,
-    given_weights_key,
-    put_given_mask,
-    put_given_weights,
-)
+from ticketry.steps import WEIGHTS_FILE
 from ticketry.store import Store
 from ticketry.ticket import Rewind, Ticket
 from ticketry.verification import Start, plan_verification
-from ticketry.weightsfile import dump_weights, load_weights
+from ticketry.weightsfile import load_weights
 
 Say = Callable[[str], None]
 
@@ -98,7 +100,7 @@ def run_find(spec: FindSpec, place: Place) -> Result:
     run = spec.to_json()
     if (kept := _finished(place, run)) is not None:
         return kept
-    scene = _prepare(spec, place)
+    scene = set_scene(spec, place)
     # What no selection can do is said now, not after the trainings.
     density = 1.0 - spec.search.sparsity
     check_rule(Rule.of(spec.search), scene.shapes, density, scene.units, scene.input_axes)
@@ -120,12 +122,12 @@ def run_find(spec: FindSpec, place: Place) -> Result:
         keep_model=spec.keep_model,
     )
     plan = Plan(_find_title(spec, search.sparsities, scene), scene.recipe, search, verification)
-    priced = _price(plan, scene, place)
+    priced = price(plan, scene, place)
     if place.plan_only:
         return Result(None, priced, place.out)
     # Only now is anything written: a fault of model or data leaves no folder behind.
     with open_run(place.out, run):
-        wall_s = _execute(plan, priced, scene, place)
+        wall_s = carry_out(plan, priced, scene, place)
         mask = read_mask(place.outputs, search.mask_key)
         evidence = judge_run(
             plan,
@@ -143,21 +145,15 @@ def run_find(spec: FindSpec, place: Place) -> Result:
 
 def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Result:
     """Carry out a verification; see :func:`ticketry.api.verify`."""
-    spec = _spec_for(ticket, {**options, "replicates": options.get("replicates") or 5})
-    seeds = verification_seeds(spec.seed, spec.replicates)
-    used = _search_seeds(ticket)
-    if clash := sorted(set(seeds) & set(used)):
-        raise ConfigError(
-            f"--seed {spec.seed} gives replicates the seeds {clash}, which this ticket's search "
-            "used; choose another --seed."
-        )
+    spec = spec_for(ticket, {**options, "replicates": options.get("replicates") or 5})
+    seeds, used = fresh_seeds(spec, ticket), search_seeds(ticket)
     require_report()
-    run = _given_run(spec, ticket, "verify")
+    run = given_run(spec, ticket, "verify")
     if (kept := _finished(place, run)) is not None:
         return kept
-    scene = _prepare(spec, place, ticket)
+    scene = set_scene(spec, place, ticket)
     verification = plan_verification(
-        _given_start(ticket),
+        given_start(ticket),
         scene.recipe,
         seeds,
         spec.controls,
@@ -167,18 +163,18 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
     )
     title = f"verify a ticket at {ticket.sparsity:.1%} sparsity in {spec.model}"
     plan = Plan(f"{title} on {scene.data.name}", scene.recipe, None, verification)
-    priced = _price(plan, scene, place)
+    priced = price(plan, scene, place)
     if place.plan_only:
         return Result(None, priced, place.out)
     with open_run(place.out, run):
-        _put_given(ticket, place.outputs)
-        wall_s = _execute(plan, priced, scene, place)
+        put_given(ticket, place.outputs)
+        wall_s = carry_out(plan, priced, scene, place)
         evidence = judge_run(
             plan,
             scene,
             place.outputs,
             ticket.mask,
-            search=_known_search(ticket),
+            search=known_search(ticket),
             search_seeds=used,
             command=verify_command(spec, place.out),
         )
@@ -189,17 +185,17 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
 
 def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     """Carry out the training of a sparse model; see :func:`ticketry.api.train`."""
-    spec = _spec_for(ticket, {**options, "keep_model": True})
+    spec = spec_for(ticket, {**options, "keep_model": True})
     if place.out.exists() and (not place.out.is_dir() or any(place.out.iterdir())):
         raise RunError(
             f"--out {place.out} exists and is not empty; nothing was changed. Give a new folder."
         )
     work = place.out.with_name(place.out.name + ".work")
-    run = _given_run(spec, ticket, "train")
+    run = given_run(spec, ticket, "train")
     check_run(work, run)
-    scene = _prepare(spec, place, ticket)
+    scene = set_scene(spec, place, ticket)
     verification = plan_verification(
-        _given_start(ticket),
+        given_start(ticket),
         scene.recipe,
         verification_seeds(spec.seed, 1),
         (),
@@ -208,10 +204,10 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
         keep_model=True,
     )
     (step,) = verification.ticket
-    workers = min(_workers(place, scene), 1)
+    workers = min(workers_for(place, scene), 1)
     store = Store(work / "store")
     with open_run(work, run):
-        _put_given(ticket, store)
+        put_given(ticket, store)
         store.write_data(scene.context.data_sha256, scene.data.to_json())
         execute([step], scene.context, store, workers=workers, events=place.events)
         write_model(store, step.key, place.out)
@@ -229,21 +225,6 @@ def _rewind(search: Search, store: Store) -> Rewind | None:
     return Rewind(weights, search.rewind_step)
 
 
-def _given_start(ticket: Ticket) -> Start:
-    """Return what a ticket that was brought along is trained from."""
-    pattern = str(ticket.spec.get("search", {}).get("pattern", "unstructured"))
-    if ticket.rewind is None:
-        return Start(given_mask_key(ticket.mask), ticket.sparsity, pattern)
-    key = given_weights_key(dump_weights(ticket.rewind.weights))
-    return Start(given_mask_key(ticket.mask), ticket.sparsity, pattern, key, ticket.rewind.step)
-
-
-def _put_given(ticket: Ticket, store: Store) -> None:
-    put_given_mask(store, ticket.mask)
-    if ticket.rewind is not None:
-        put_given_weights(store, dump_weights(ticket.rewind.weights))
-
-
 def _finished(place: Place, run: Mapping[str, Any]) -> Result | None:
     """Refuse a folder of another run; return a finished run's result at once, if it is whole."""
     if place.plan_only:
@@ -256,7 +237,8 @@ def _finished(place: Place, run: Mapping[str, Any]) -> Result | None:
     return Result(Ticket.from_pretrained(place.out / TICKET_FOLDER), plan, place.out)
 
 
-def _prepare(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scene:
+def set_scene(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scene:
+    """Bring together what a run works on; see :func:`ticketry.scene.prepare`."""
     return prepare(
         spec.model,
         spec.revision,
@@ -292,10 +274,10 @@ def _find_title(spec: FindSpec, sparsities: tuple[float, ...], scene: Scene) -> 
     )
 
 
-def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
+def price(plan: StepPlan, scene: Scene, place: Place) -> dict[str, Any]:
     """Say the plan and its cost before anything is spent."""
     store = place.outputs
-    workers = _workers(place, scene)
+    workers = workers_for(place, scene)
     seconds = estimate_seconds(
         [step for step in plan.steps if not store.has(step.key)],
         flops_per_pass=scene.flops_per_pass,
@@ -311,13 +293,15 @@ def _price(plan: Plan, scene: Scene, place: Place) -> dict[str, Any]:
     return plan.to_json(store, seconds)
 
 
-def _execute(plan: Plan, priced: Mapping[str, Any], scene: Scene, place: Place) -> float:
+def carry_out(plan: StepPlan, priced: Mapping[str, Any], scene: Scene, place: Place) -> float:
     """Make every step's output exist; return the seconds it took now."""
     store = place.outputs
     started = time.monotonic()
     write_json(place.out / PLAN_FILE, priced)
     store.write_data(scene.context.data_sha256, scene.data.to_json())
-    execute(plan.steps, scene.context, store, workers=_workers(place, scene), events=place.events)
+    execute(
+        plan.steps, scene.context, store, workers=workers_for(place, scene), events=place.events
+    )
     return time.monotonic() - started
 
 
@@ -331,12 +315,13 @@ def _keep(
         place.outputs,
         place.out,
         wall_s=wall_s,
-        workers=_workers(place, scene),
+        workers=workers_for(place, scene),
         keep_model=keep_model,
     )
 
 
-def _workers(place: Place, scene: Scene) -> int:
+def workers_for(place: Place, scene: Scene) -> int:
+    """Return how many trainings go side by side; 0: in this process."""
     if place.workers is not None:
         if place.workers < 0:
             raise ConfigError(
@@ -348,43 +333,3 @@ def _workers(place: Place, scene: Scene) -> int:
     if scene.context.device != "cpu":
         return 1
     return max(1, (os.cpu_count() or 1) // scene.context.threads)
-
-
-def _spec_for(ticket: Ticket, options: Mapping[str, Any]) -> FindSpec:
-    """Complete options by what the ticket knows, and check them as those of ``find`` are."""
-    given = {name: value for name, value in options.items() if value is not None}
-    recipe = ticket.spec.get("recipe")
-    if recipe and "recipe" not in given:
-        given = {**recipe_options(recipe), **given}
-    return build_find_spec(
-        {
-            **given,
-            "model": given.get("model") or ticket.base.name,
-            "revision": given.get("revision") or ticket.base.revision,
-            "sparsity": ticket.sparsity,
-            "scope": list(ticket.mask),
-        }
-    )
-
-
-def _given_run(spec: FindSpec, ticket: Ticket, kind: str) -> dict[str, Any]:
-    """Return what decides the result of a run on a ticket that was brought along."""
-    given: dict[str, Any] = {"kind": kind, "mask_digest": ticket.mask.digest()}
-    if ticket.rewind is not None:
-        given["rewind_sha256"] = sha256_bytes(dump_weights(ticket.rewind.weights))
-    return {**spec.to_json(), **given}
-
-
-def _search_seeds(ticket: Ticket) -> list[int]:
-    seeds = (ticket.evidence or {}).get("seeds", {}).get("search")
-    if isinstance(seeds, list):
-        return seeds
-    return [search_seed(seed)] if isinstance(seed := ticket.spec.get("seed"), int) else []
-
-
-def _known_search(ticket: Ticket) -> Mapping[str, Any]:
-    search = (ticket.evidence or {}).get("search")
-    if isinstance(search, dict):
-        return search
-    unknown = {"method": "unknown", "from": "unknown", "criterion": "unknown"}
-    return {**unknown, "levels": [], "cost_dense_equivalents": None}

@@ -41,12 +41,13 @@ ROWS = [
     ["plan"],
     ["evidence", "card"],
     ["ticket"],
-    ["shelf", "callback"],
+    ["shelf", "callback", "given"],
     ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],
     ["api"],
-    ["flags", "cli_tickets", "cli_compare"],
+    ["flags", "cli_shared"],
+    ["cli_tickets", "cli_compare"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
