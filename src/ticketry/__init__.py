@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Mask", "Ticket", "TicketCallback", "Verdict", "__version__", "find", "train", "verify"]
+__all__ = [
+    "Mask",
+    "Ticket",
+    "TicketCallback",
+    "Verdict",
+    "__version__",
+    "connect",
+    "find",
+    "train",
+    "verify",
+]
 
 if TYPE_CHECKING:
-    from ticketry.api import find, train, verify
+    from ticketry.api import connect, find, train, verify
     from ticketry.callback import TicketCallback
     from ticketry.core.mask import Mask
     from ticketry.ticket import Ticket
@@ -18,6 +28,7 @@ _HOMES = {
     "find": "ticketry.api",
     "verify": "ticketry.api",
     "train": "ticketry.api",
+    "connect": "ticketry.api",
     "Ticket": "ticketry.ticket",
     "TicketCallback": "ticketry.callback",
     "Mask": "ticketry.core.mask",

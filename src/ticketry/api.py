@@ -1,4 +1,4 @@
-"""The verbs in Python: find, verify, train."""
+"""The verbs in Python: find, verify, train, connect."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ticketry.connecting import run_connect
 from ticketry.execute import Events
 from ticketry.jobs import Place, default_out, run_find, run_train, run_verify
 from ticketry.options import build_find_spec
@@ -110,6 +111,40 @@ def train(
     """
     place = Place(Path(out), workers=workers, events=events)
     return run_train(_loaded(ticket), {"task": task, **options}, place)
+
+
+def connect(
+    ticket: Ticket | str | Path,
+    task: str | None = None,
+    *,
+    out: str | Path,
+    store: str | Path | None = None,
+    workers: int | None = None,
+    events: Events | None = None,
+    **options: Any,
+) -> Mapping[str, Any]:
+    """Measure linear mode connectivity: is a ticket stable to SGD noise, and is the dense model?
+
+    Args:
+        ticket: a ticket, its folder or its hub id.
+        task: as in :func:`find`; likewise ``data=`` and its columns.
+        out: the run's folder; gets ``connectivity.json``. The same call continues a run that was
+            interrupted, and returns at once when it is finished.
+        store: shared outputs of steps; keeps the weights of every training.
+        workers: trainings side by side.
+        events: told what happens.
+        options: ``replicates`` (default 2), ``seed`` and the recipe's options.
+    Returns:
+        The record; ``record["arms"]["ticket"]`` and ``["dense"]`` have ``barrier``, in the
+        metric's own unit, ``stable``, and the scores along each line.
+
+    Raises:
+        InputError: as in :func:`verify`; also a model with batch normalisation.
+    """
+    place = Place(Path(out), None if store is None else Path(store), workers, events)
+    record = run_connect(_loaded(ticket), {"task": task, **options}, place).record
+    assert record is not None
+    return record
 
 
 def _loaded(ticket: Ticket | str | Path) -> Ticket:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ticketry.controls import describe_control
-from ticketry.plan import FORWARD_SHARE, Plan
+from ticketry.plan import FORWARD_SHARE, Plan, StepPlan
 from ticketry.records import Arm
 from ticketry.store import Store
 from ticketry.verdict import Verdict
@@ -159,7 +159,7 @@ def warnings_of(plan: Plan, store: Store) -> list[str]:
 
 
 def times(
-    plan: Plan, store: Store, wall_s: float, environment: Mapping[str, Any]
+    plan: StepPlan, store: Store, wall_s: float, environment: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return ``times.json``: seconds of every step and what they ran on."""
     trainings = [

@@ -231,10 +231,52 @@ def _run_half_budget(step: Step, bench: Bench, progress: Progress) -> Output:
     return Output(record)
 
 
+def _run_endpoint(step: Step, bench: Bench, progress: Progress) -> Output:
+    """A fine-tuning that starts with another seed's head, so that only its noise is its own."""
+    from ticketry.models.weights import head_of, refuse_batch_norm, take_weights
+    from ticketry.weightsfile import dump_weights
+
+    head_seed = derive_seed(step.params["shared_seed"], "head")
+    model = bench.workload.build(head_seed)
+    refuse_batch_norm(model)
+    mask = arm_mask(step, bench)
+    course = arm_course(step, bench, mask)
+    if head := head_of(model):
+        course = dataclasses.replace(course, weights={**(course.weights or {}), **head})
+    outcome, record = _train(step, bench, progress, mask, bench.recipe, course=course)
+    record |= {
+        "head_seed": head_seed,
+        "mask_digest": None if mask is None else mask.digest(),
+        "validation_score": bench.workload.evaluate(outcome.model, "validation").score,
+    }
+    return Output(record, {WEIGHTS_FILE: dump_weights(take_weights(outcome.model))})
+
+
+def _run_connectivity(step: Step, bench: Bench, progress: Progress) -> Output:
+    """Read models on the line between the ends of two trainings, on validation only."""
+    from ticketry.models.weights import between, put_weights_
+
+    first, second = (bench.weights_of(key) for key in step.needs)
+    ends = [float(bench.store.record(key)["validation_score"]) for key in step.needs]
+    last = step.params["points"] - 1
+    head_seed = derive_seed(step.params["shared_seed"], "head")
+    model = bench.workload.build(head_seed, bench.context.device)
+    scores = [ends[0]]
+    for point in range(1, last):
+        put_weights_(model, between(first, second, point / last))
+        scores.append(bench.workload.evaluate(model, "validation").score)
+        progress(point, last - 1)
+    scores.append(ends[1])
+    alphas = [point / last for point in range(last + 1)]
+    return Output({"alphas": alphas, "validation_scores": scores})
+
+
 KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "level": _run_level,
     "theta0-mask": _run_theta0,
     "gradual": _run_gradual,
     "replicate": _run_replicate,
     "half-budget": _run_half_budget,
+    "endpoint": _run_endpoint,
+    "connectivity": _run_connectivity,
 }

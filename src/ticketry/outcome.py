@@ -14,7 +14,7 @@ from ticketry.evidence import build_evidence, times, warnings_of
 from ticketry.files import replace_folder, write_json
 from ticketry.maskfile import load_mask
 from ticketry.metrics import get_metric
-from ticketry.plan import Plan
+from ticketry.plan import Plan, StepPlan
 from ticketry.report import write_report
 from ticketry.runs import MODEL_FOLDER, REPORT_FILE, TICKET_FOLDER, TIMES_FILE, finish_run
 from ticketry.scene import Scene
@@ -112,16 +112,7 @@ def keep_run(
     """Write the ticket, the times, the report and, last, the closing record."""
     folder = out / TICKET_FOLDER
     ticket.save_pretrained(folder)
-    environment = {
-        **scene.context.versions,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": scene.context.device,
-        "cores": os.cpu_count(),
-        "workers": workers,
-        "threads": scene.context.threads,
-    }
-    measured = times(plan, store, wall_s, environment)
+    measured = measured_times(plan, scene, store, wall_s=wall_s, workers=workers)
     write_json(out / TIMES_FILE, measured)
     assert ticket.evidence is not None
     write_report(
@@ -136,6 +127,22 @@ def keep_run(
         write_model(store, plan.verification.ticket[0].key, out / MODEL_FOLDER)
         files += [path for path in sorted((out / MODEL_FOLDER).rglob("*")) if path.is_file()]
     finish_run(out, store, [step.key for step in plan.steps], files, scene.inputs)
+
+
+def measured_times(
+    plan: StepPlan, scene: Scene, store: Store, *, wall_s: float, workers: int
+) -> dict[str, Any]:
+    """Return ``times.json``: seconds of every step, and what they ran on."""
+    environment = {
+        **scene.context.versions,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": scene.context.device,
+        "cores": os.cpu_count(),
+        "workers": workers,
+        "threads": scene.context.threads,
+    }
+    return times(plan, store, wall_s, environment)
 
 
 def write_model(store: Store, key: str, folder: Path) -> None:

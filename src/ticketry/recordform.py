@@ -45,6 +45,12 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "predictions": [(_NUMBER, [_NUMBER])],
     },
     "half-budget": {**_TRAINED, "validation_score": _NUMBER},
+    "endpoint": {
+        **_TRAINED,
+        "mask_digest": (str, type(None)),
+        "validation_score": _NUMBER,
+    },
+    "connectivity": {"alphas": [Number(most=1.0)], "validation_scores": [_NUMBER]},
 }
 """Kind of step -> the form of its record."""
 

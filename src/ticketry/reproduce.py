@@ -112,5 +112,12 @@ def verify_command(spec: FindSpec, out: Path) -> str:
     return " ".join([*parts, f"--out {shlex.quote(str(out))}"])
 
 
+def connect_command(spec: FindSpec, out: Path) -> str:
+    """Return the ``ticketry connect`` command of a spec; the ticket's place is left open."""
+    shared = [part for part in shared_flags(spec) if not part.startswith("--controls")]
+    parts = ["ticketry connect TICKET", *data_flags(spec.data), *shared]
+    return " ".join([*parts, f"--out {shlex.quote(str(out))}"])
+
+
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

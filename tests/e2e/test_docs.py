@@ -35,6 +35,7 @@ CUT = {
     "find": ["--workers", "0", "--epochs", "1", "--replicates", "2"],
     "verify": ["--workers", "0", "--epochs", "1", "--replicates", "2"],
     "train": ["--workers", "0", "--epochs", "1"],
+    "connect": ["--workers", "0", "--epochs", "1"],
 }
 """Added to commands, so that they take a second; nothing else is changed."""
 

@@ -72,6 +72,7 @@ def test_help_names_every_verb(run) -> None:
         "push",
         "pull",
         "compare",
+        "connect",
     ):
         assert verb in shown.out
     assert run("--version").out.startswith("ticketry 0.1.0")

@@ -77,3 +77,49 @@ def reinitialised(base: BaseRef, seed: int) -> dict[str, Tensor]:
         torch.default_generator.manual_seed(seed)
         model = AutoModel.from_config(config, dtype=torch.float32)
     return dict(canonical_tensors(model))
+
+
+def between(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Return (1 − α)·first + α·second, tensor by tensor; the ends are exact.
+
+    Whole numbers (a position table, a count) do not lie on a line: they are the first's.
+
+    Raises:
+        ModelError: the two are not of the same tensors.
+    """
+    unfit = sorted(
+        {*first, *second}
+        - {name for name in first if name in second and first[name].shape == second[name].shape}
+    )
+    if unfit:
+        raise ModelError(
+            f"{len(unfit)} tensors are not alike at the two ends of a line: {some_names(unfit)}; "
+            "expected two trainings of one model."
+        )
+    return {
+        name: torch.lerp(tensor, second[name], alpha) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }
+
+
+def head_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a task model's head, as :func:`take_weights` names it."""
+    found = take_weights(model)
+    return {name: tensor for name, tensor in found.items() if name.startswith(HEAD)}
+
+
+def refuse_batch_norm(model: nn.Module) -> None:
+    """Refuse a model whose weights do not say all there is to interpolate.
+
+    Raises:
+        ModelError: it has batch normalisation; its running statistics belong to the weights they
+            were gathered with, and between two models they are nobody's.
+    """
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    if found := [name for name, module in model.named_modules() if isinstance(module, norms)]:
+        raise ModelError(
+            f"the model has batch normalisation ({some_names(found)}), whose statistics cannot be "
+            "read between two models; expected a model with layer normalisation or none."
+        )
