@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ticketry.config import Recipe
 from ticketry.searchspec import UNIT_PATTERNS
-from ticketry.steps import MASK_FILE, WEIGHTS_FILE, Context
+from ticketry.steps import MASK_FILE, WEIGHTS_FILE, Context, Step
 from ticketry.store import Store
 
 if TYPE_CHECKING:
@@ -98,3 +98,25 @@ class Bench:
 
         what = f"the weights of step {key[:12]}"
         return load_weights(self.store.read(key, WEIGHTS_FILE), what=what)
+
+
+KEPT_BENCHES = 3
+"""Tasks whose prepared data and weights a worker keeps; a study goes through many."""
+
+
+class Benches:
+    """The benches of several contexts, made when they are first needed."""
+
+    def __init__(self, contexts: Mapping[str, Context], store: Store) -> None:
+        self.contexts = contexts
+        self.store = store
+        self._kept: dict[str, Bench] = {}
+
+    def of(self, step: Step) -> Bench:
+        """Return the bench of a step's context; the one that was used longest ago may be let go."""
+        key = step.context_key
+        bench = self._kept.pop(key, None) or Bench(self.contexts[key], self.store)
+        self._kept[key] = bench
+        while len(self._kept) > KEPT_BENCHES:
+            del self._kept[next(iter(self._kept))]
+        return bench

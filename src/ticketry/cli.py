@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import __version__, cli_compare, cli_connect, cli_tickets, flags
+from ticketry import __version__, cli_compare, cli_connect, cli_study, cli_tickets, flags
 from ticketry.cli_shared import given_options, make_place, note, print_json, take_place
 from ticketry.errors import TicketryError
 from ticketry.parallel import launched
@@ -268,6 +268,7 @@ def models(as_json: flags.Json = False) -> None:
 cli_tickets.register(app)
 cli_compare.register(app)
 cli_connect.register(app)
+cli_study.register(app)
 
 
 INTERRUPTED = 130

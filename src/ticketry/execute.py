@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ticketry.bench import Bench
+from ticketry.bench import Benches
 from ticketry.errors import TicketryError
 from ticketry.kinds import run_step
 from ticketry.recordform import check_output
@@ -75,51 +77,67 @@ def missing_steps(steps: Sequence[Step], store: Store, events: Events) -> list[S
 
 def execute(
     steps: Sequence[Step],
-    context: Context,
+    context: Context | Mapping[str, Context],
     store: Store,
     *,
     workers: int,
     events: Events | None = None,
-) -> None:
+    until: float = math.inf,
+) -> bool:
     """Make every step's output exist.
 
     Args:
         steps: in an order in which each step follows those that it needs.
-        context: what all steps share.
+        context: what all steps share, or the contexts of several tasks by their keys
+            (:attr:`Context.key`).
         store: where outputs lie.
         workers: processes side by side; 0 runs in this process.
         events: told what happens.
+        until: on :func:`time.monotonic`'s clock; no step is begun after it, those under way are
+            finished.
+    Returns:
+        Whether all are there; ``False`` when time ran out first.
 
     Raises:
         TicketryError: a step failed; finished steps stay, the same call continues.
         KeyboardInterrupt: passed on after the workers have stopped.
     """
     events = events or Silent()
+    contexts = {context.key: context} if isinstance(context, Context) else context
     todo = missing_steps(steps, store, events)
     if not todo:
-        return
+        return True
     events.begin(todo, len(steps) - len(todo))
     try:
         if workers == 0:
-            _run_here(todo, context, store, events)
-        else:
-            _Crew(todo, context, store, min(workers, len(todo)), events).run()
+            return _run_here(todo, contexts, store, events, until)
+        return _Crew(todo, contexts, store, min(workers, len(todo)), events, until).run()
     finally:
         events.end()
 
 
-def _run_here(todo: Sequence[Step], context: Context, store: Store, events: Events) -> None:
+def _run_here(
+    todo: Sequence[Step],
+    contexts: Mapping[str, Context],
+    store: Store,
+    events: Events,
+    until: float,
+) -> bool:
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(context.threads)
+    benches = Benches(contexts, store)
     try:
-        bench = Bench(context, store)
         for step in todo:
+            if time.monotonic() > until:
+                return False
+            bench = benches.of(step)
+            torch.set_num_threads(bench.context.threads)
             run_step(step, bench, functools.partial(events.progress, step))
             _finish(step, store, events)
     finally:
         torch.set_num_threads(threads)
+    return True
 
 
 def _finish(step: Step, store: Store, events: Events) -> None:
@@ -187,22 +205,34 @@ class _Crew:
     """Workers, and which step each is at."""
 
     def __init__(
-        self, todo: list[Step], context: Context, store: Store, count: int, events: Events
+        self,
+        todo: list[Step],
+        contexts: Mapping[str, Context],
+        store: Store,
+        count: int,
+        events: Events,
+        until: float,
     ) -> None:
+        self.until = until
         self.waiting = list(todo)
         self.left = {step.key for step in todo}
         self.store = store
         self.events = events
         self.inbox: queue.Queue[Any] = queue.Queue()
-        job = {"context": context.to_json(), "store": str(Path(store.root).absolute())}
-        self.workers = [_Worker(job, context.threads, self.inbox) for _ in range(count)]
+        used = {step.context_key: contexts[step.context_key] for step in todo}
+        job = {
+            "contexts": {key: context.to_json() for key, context in used.items()},
+            "store": str(Path(store.root).absolute()),
+        }
+        threads = max(context.threads for context in used.values())
+        self.workers = [_Worker(job, threads, self.inbox) for _ in range(count)]
 
-    def run(self) -> None:
-        """Hand out steps until none is left."""
+    def run(self) -> bool:
+        """Hand out steps until none is left, or until time is; say whether all are done."""
         try:
             for worker in self.workers:
                 self._hand_out(worker)
-            while self.left:
+            while any(worker.step is not None for worker in self.workers):
                 worker, message = self.inbox.get()
                 self._hear(worker, message)
         finally:
@@ -210,9 +240,13 @@ class _Crew:
                 worker.stop()
             for worker in self.workers:
                 worker.wait()
+        return not self.left
 
     def _hand_out(self, worker: _Worker) -> None:
-        """Give an idle worker the first step in plan order whose needs are met."""
+        """Give an idle worker the first step whose needs are met, if there is time for it."""
+        if time.monotonic() > self.until:
+            worker.step = None
+            return
         for step in self.waiting:
             if not self.left.intersection(step.needs):
                 self.waiting.remove(step)

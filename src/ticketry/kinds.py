@@ -271,6 +271,21 @@ def _run_connectivity(step: Step, bench: Bench, progress: Progress) -> Output:
     return Output({"alphas": alphas, "validation_scores": scores})
 
 
+def _run_overlaps(step: Step, bench: Bench, progress: Progress) -> Output:
+    """All pairs of the masks that other steps left, against chance at their layer densities."""
+    masks = [bench.mask_of(key) for key in step.needs]
+    count = len(masks)
+    names = ("kept_iou", "pruned_iou", "kept_expected", "pruned_expected")
+    tables = {name: [[1.0] * count for _ in masks] for name in names}
+    for i, mask in enumerate(masks):
+        for j in range(i):
+            overlap = dataclasses.asdict(mask.overlap(masks[j]))
+            for name, table in tables.items():
+                table[i][j] = table[j][i] = overlap[name]
+        progress(i + 1, count)
+    return Output({"masks": [mask.digest() for mask in masks], **tables})
+
+
 KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "level": _run_level,
     "theta0-mask": _run_theta0,
@@ -279,4 +294,5 @@ KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "half-budget": _run_half_budget,
     "endpoint": _run_endpoint,
     "connectivity": _run_connectivity,
+    "overlaps": _run_overlaps,
 }

@@ -51,6 +51,11 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "validation_score": _NUMBER,
     },
     "connectivity": {"alphas": [Number(most=1.0)], "validation_scores": [_NUMBER]},
+    "overlaps": {
+        "masks": [str],
+        **{name: [[_NUMBER]] for name in ("kept_iou", "pruned_iou")},
+        **{name: [[_NUMBER]] for name in ("kept_expected", "pruned_expected")},
+    },
 }
 """Kind of step -> the form of its record."""
 

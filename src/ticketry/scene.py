@@ -58,7 +58,7 @@ class Scene:
     @property
     def context_key(self) -> str:
         """The context's fingerprint."""
-        return fingerprint(self.context.identity)
+        return self.context.key
 
     @property
     def sizes(self) -> Sizes:

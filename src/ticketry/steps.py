@@ -64,6 +64,11 @@ class Context:
         return cls(**{**data, "scope": tuple(data["scope"])})
 
     @property
+    def key(self) -> str:
+        """The fingerprint of :attr:`identity`, as steps name their context."""
+        return fingerprint(self.identity)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The part that goes into keys: the base counts by its hash, not by its name."""
         data = self.to_json()

@@ -72,14 +72,13 @@ def _serve(
 ) -> None:
     import torch
 
-    from ticketry.bench import Bench
+    from ticketry.bench import Benches
     from ticketry.kinds import run_step
     from ticketry.steps import Context, Step
     from ticketry.store import Store
 
-    context = Context.from_json(job["context"])
-    torch.set_num_threads(context.threads)
-    bench = Bench(context, Store(Path(job["store"])))
+    contexts = {key: Context.from_json(data) for key, data in job["contexts"].items()}
+    benches = Benches(contexts, Store(Path(job["store"])))
     last = 0.0
 
     def progress(done: int, total: int) -> None:
@@ -92,6 +91,8 @@ def _serve(
 
     while (message := inbox.get()) is not None:
         step = Step.from_json(message["step"])
+        bench = benches.of(step)
+        torch.set_num_threads(bench.context.threads)
         run_step(step, bench, progress)
         _say(events, {"event": "done", "key": step.key})
 

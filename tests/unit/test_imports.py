@@ -45,10 +45,10 @@ ROWS = [
     ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],
-    ["connecting"],
+    ["connecting", "studies"],
     ["api"],
     ["flags", "cli_shared"],
-    ["cli_tickets", "cli_compare", "cli_connect"],
+    ["cli_tickets", "cli_compare", "cli_connect", "cli_study"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

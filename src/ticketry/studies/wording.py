@@ -1,0 +1,290 @@
+"""A study's summary for people: Markdown, from ``summary.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ticketry.studies.grid import DENSE
+
+_SIGNS = {"yes": "yes", "no": "no", "inconclusive": "open"}
+
+
+def page(summary: Mapping[str, Any], level: int = 1) -> str:
+    """Return a study's page.
+
+    Args:
+        summary: as :func:`ticketry.studies.summary.summarise` returns it.
+        level: of its heading.
+    """
+    title = f"{'#' * level} {summary['study']}: {summary['title']}"
+    lines = [title, ""]
+    if summary["paper"]:
+        lines += [f"The paper's {summary['paper']}.", ""]
+    lines += [
+        f"{summary['model']}; {summary['trainings_recorded']:,} of {summary['trainings']:,} "
+        f"trainings recorded, {summary['hours']:g} hours of training (one worker's time).",
+        "",
+        *_targets(summary),
+        *_curves(summary),
+        *_matrix(summary),
+        *_controls(summary),
+        *_universality(summary),
+        *_overlaps(summary),
+        *_contrasts(summary),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _targets(summary: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, target in summary["targets"].items():
+        dense = _cell(summary, arm=DENSE, target=name)
+        stamp = {True: "undertrained", False: "no more to learn", None: "–"}
+        rows.append(
+            [
+                name,
+                target["metric"],
+                _number(target, dense["mean"]),
+                _points(target, dense["std_all"]),
+                str(sum(map(len, dense["scores"]))),
+                _points(target, target["budget_gain"], signed=True),
+                stamp[target["undertrained_reference"]],
+            ]
+        )
+    head = ["dense on", "metric", "mean", "std", "runs", "gain of the budget's second half", ""]
+    return [*_table(head, rows), ""]
+
+
+def _cell(summary: Mapping[str, Any], **wanted: Any) -> Mapping[str, Any]:
+    for cell in summary["cells"]:
+        if all(cell[name] == value for name, value in wanted.items()):
+            found: Mapping[str, Any] = cell
+            return found
+    raise KeyError(wanted)
+
+
+def _curves(summary: Mapping[str, Any]) -> list[str]:
+    """Score minus dense against sparsity, where a method has several."""
+    curves = [curve for curve in summary["curves"] if len(curve["sparsities"]) > 1]
+    if not curves:
+        return []
+    lines = ["**Test score minus dense, in points** (masks' mean; in brackets the verdict of "
+             "non-inferiority)", ""]  # fmt: skip
+    sparsities = sorted({s for curve in curves for s in curve["sparsities"]})
+    rows = []
+    for curve in curves:
+        row = [curve["target"], curve["arm"]]
+        for sparsity in sparsities:
+            row.append(
+                _against(
+                    summary,
+                    "dense",
+                    arm=curve["arm"],
+                    target=curve["target"],
+                    sparsity=sparsity,
+                    control=None,
+                )
+            )
+        largest = curve["largest"]
+        row += [
+            "–" if largest[reading] is None else f"{largest[reading]:.0%}"
+            for reading in ("matches_paper", "matches_strict", "noninferior")
+        ]
+        rows.append(row)
+    head = [
+        "task",
+        "mask",
+        *(f"{s:.0%}" for s in sparsities),
+        "largest within 1 std",
+        "largest ≥ mean",
+        "largest non-inferior",
+    ]
+    return [*lines, *_table(head, rows), ""]
+
+
+def _matrix(summary: Mapping[str, Any]) -> list[str]:
+    """Source × target at each sparsity, where sources meet other targets."""
+    lines: list[str] = []
+    cells = [c for c in summary["cells"] if c["arm"] != DENSE and c["control"] is None]
+    targets = list(summary["targets"])
+    groups = dict.fromkeys((c["arm"], c["sparsity"]) for c in cells if c["source"] != c["target"])
+    for sparsity in dict.fromkeys(s for _, s in groups):
+        rows = []
+        for arm in dict.fromkeys(a for a, s in groups if s == sparsity):
+            sources = dict.fromkeys(
+                c["source"] for c in cells if c["arm"] == arm and c["sparsity"] == sparsity
+            )
+            for source in sources:
+                place = {"arm": arm, "source": source, "sparsity": sparsity, "control": None}
+                rows.append(
+                    [
+                        f"{arm}, {source}" if source else arm,
+                        *(_against(summary, "dense", target=t, **place) for t in targets),
+                    ]
+                )
+                same = [_against(summary, "same-task", target=t, **place) for t in targets]
+                if any(text != "–" for text in same):
+                    rows.append(["… against the same-task mask", *same])
+        lines += [
+            f"**Transfer at {sparsity:.0%} sparsity: test score minus dense, in points** "
+            "(verdict of non-inferiority)",
+            "",
+            *_table(["mask ↓, fine-tuned on →", *targets], rows),
+            "",
+        ]
+    return lines
+
+
+def _controls(summary: Mapping[str, Any]) -> list[str]:
+    cells = [c for c in summary["cells"] if c["control"] is not None]
+    if not cells:
+        return []
+    rows = []
+    for cell in cells:
+        place = {name: cell[name] for name in ("arm", "source", "target", "sparsity")}
+        ticket = _cell(summary, control=None, **place)
+        target = summary["targets"][cell["target"]]
+        beaten = ticket["against"].get(cell["control"])
+        rows.append(
+            [
+                cell["control"],
+                f"{cell['arm']}, {cell['source']}" if cell["source"] else cell["arm"],
+                cell["target"],
+                f"{cell['sparsity']:.0%}",
+                _number(target, ticket["mean"]),
+                _number(target, cell["mean"]),
+                "–" if beaten is None else _points(target, beaten["difference"], signed=True),
+                "–" if beaten is None else ("yes" if beaten["beaten"] else "no"),
+            ]
+        )
+    head = ["control", "of the mask", "on", "sparsity", "mask", "control", "difference",
+            "mask is better (one-sided 95%)"]  # fmt: skip
+    return ["**Controls**", "", *_table(head, rows), ""]
+
+
+def _universality(summary: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for row in summary["universality"]:
+        readings = row["readings"]
+        rows.append(
+            [
+                f"{row['arm']}, {row['source']}" if row["source"] else row["arm"],
+                f"{row['sparsity']:.0%}",
+                ", ".join(row["tasks"]),
+                *(
+                    readings[name]["answer"] if name in readings else "–"
+                    for name in ("dense", "same-task")
+                ),
+            ]
+        )
+    if not rows:
+        return []
+    head = ["mask", "sparsity", "for", "not inferior to dense on all",
+            "not inferior to the same-task mask on all"]  # fmt: skip
+    return ["**Universal for the named set?**", "", *_table(head, rows), ""]
+
+
+def _overlaps(summary: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for table in summary["overlaps"]:
+        groups: dict[tuple[str, str | None], list[int]] = {}
+        for i, mask in enumerate(table["masks"]):
+            groups.setdefault((mask["arm"], mask["source"]), []).append(i)
+        names = [f"{a}, {s}" if s else a for a, s in groups]
+        rows = []
+        for name, ours in zip(names, groups.values(), strict=True):
+            row = [name]
+            for theirs in groups.values():
+                pairs = [(i, j) for i in ours for j in theirs if i != j]
+                if not pairs:
+                    row.append("–")
+                    continue
+                kept, expected, pruned = (
+                    sum(table[which][i][j] for i, j in pairs) / len(pairs)
+                    for which in ("kept_iou", "kept_expected", "pruned_iou")
+                )
+                row.append(f"{kept:.3f} / {pruned:.3f} ({expected:.3f})")
+            rows.append(row)
+        lines += [
+            f"**Overlap of masks at {table['sparsity']:.0%} sparsity**: intersection over union "
+            "of kept / of pruned weights (of kept ones by chance at their layer densities)",
+            "",
+            *_table(["", *names], rows),
+            "",
+        ]
+    return lines
+
+
+def _contrasts(summary: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for found in summary["contrasts"]:
+        interval = "–"
+        if "difference" in found:
+            interval = (
+                f"{100 * found['difference']:+.2f} "
+                f"[{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
+            )
+        check = found.get("manipulation_check")
+        moved = "–"
+        if check is not None:
+            moved = f"{check['between_arms']:.3f} / {check['between_seeds']:.3f}"
+        rows.append(
+            [
+                f"{found['a']} − {found['b']}",
+                f"{found['sparsity']:.0%}",
+                str(found["searches"]),
+                interval,
+                f"±{100 * found['margin']:g}",
+                moved,
+                found["answer"],
+            ]
+        )
+    if not rows:
+        return []
+    head = ["arms", "sparsity", "searches", "difference in points, 90% interval", "margin",
+            "masks' distance between arms / between seeds", "answer"]  # fmt: skip
+    return [
+        "**Contrasts**: mean over targets, paired by search seed, interval over searches",
+        "",
+        *_table(head, rows),
+        "",
+    ]
+
+
+def _against(summary: Mapping[str, Any], reference: str, **wanted: Any) -> str:
+    try:
+        cell = _cell(summary, **wanted)
+    except KeyError:
+        return "–"
+    found = cell["against"].get(reference)
+    if found is None:
+        return "–"
+    target = summary["targets"][cell["target"]]
+    difference = _points(target, found["difference"], signed=True)
+    return f"{difference} ({_SIGNS[found['noninferior']]})"
+
+
+def _number(target: Mapping[str, Any], value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if _in_points(target) else f"{value:.3f}"
+
+
+def _points(target: Mapping[str, Any], value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return "–"
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f}" if _in_points(target) else f"{value:{sign}.3f}"
+
+
+def _in_points(target: Mapping[str, Any]) -> bool:
+    return target["metric"] not in ("loss", "perplexity")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(["---"] * len(head)) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]

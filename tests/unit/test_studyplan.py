@@ -1,0 +1,121 @@
+"""Plans: what they say, and every fault of one at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ticketry.errors import ConfigError
+from ticketry.studies.planfile import build_plan, read_plan
+
+GOOD: dict[str, Any] = {
+    "study": "B-F2",
+    "model": "minilm",
+    "sources": ["movies", "tweets"],
+    "targets": ["movies", "tweets", "bbc"],
+    "sparsities": [0.5],
+    "arms": {
+        "imp": {"method": "imp", "grid": [0.3, 0.5]},
+        "theta0": {"method": "one-shot", "from": "theta0"},
+        "late": {"method": "imp", "levels": 2, "rewind": "step", "rewind_share": 0.1},
+    },
+    "controls": {"random-layerwise": {"of": "imp"}, "flips:0.2": {"of": "theta0"}},
+}
+
+
+def faults(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        build_plan({**GOOD, **changes})
+    return list(caught.value.faults)
+
+
+def test_a_plan_is_read() -> None:
+    spec = build_plan(GOOD)
+    imp, theta0, late = spec.arms
+    assert (imp.sources, imp.masks, imp.fine_tunings) == (("movies", "tweets"), 3, 2)
+    assert theta0.sources == ()  # it looks at no task's data
+    assert theta0.targets == ("movies", "tweets", "bbc")
+    assert late.rewind_share == 0.1
+    assert spec.controls[1].of == "theta0"
+    assert spec.find_spec("movies", imp, 0.5).search.grid == (0.3, 0.5)
+    assert spec.find_spec("movies").recipe.name == "embedded"
+    assert build_plan(GOOD).fingerprint == spec.fingerprint
+    assert build_plan({**GOOD, "masks": 4}).fingerprint != spec.fingerprint
+
+
+def test_masks_of_one_task_stay_there() -> None:
+    spec = build_plan({**GOOD, "targets": "same", "controls": {}})
+    assert spec.arms[0].targets == ("same",)
+    assert spec.arms[1].targets == ("movies", "tweets")  # a mask of no task goes to all sources
+
+
+def test_every_fault_is_said_at_once() -> None:
+    found = faults(
+        maskes=3,
+        fine_tunings=0,
+        sources=["movis", "tweets"],
+        sparsities=[40],
+        arms={
+            "imp": {"method": "imp", "grid": [0.3, 0.5], "sparsities": [0.4]},
+            "odd": {"method": "gradul", "sparsities": [0.5], "colour": 1},
+            "late": {"method": "imp", "rewind": "step", "sparsities": [0.5]},
+        },
+        controls={"randm": {"of": "imp"}, "random": {"of": "impp"}},
+        contrasts={"q": {"a": "imp", "b": "none", "margin": 0}},
+        sparsity_of={"nowhere": 0.5},
+    )
+    text = "\n".join(found)
+    for part in (
+        "the plan has the unknown name 'maskes'",
+        "Did you mean masks",
+        "the plan: fine_tunings is 0; expected a whole number from 1 on.",
+        "the sparsity 40 is no number in [0, 1); write 0.4 for 40%.",
+        "arm imp: its grid [0.3, 0.5] does not pass sparsity 0.4; add it to the grid.",
+        "arm odd has the unknown name 'colour'",
+        "gradul",
+        "arm late: rewind: step needs rewind_step or rewind_share",
+        "randm",
+        "impp",
+        "contrast q",
+        "margin is 0; expected a number above 0.",
+        "nowhere",
+        "movis",
+    ):
+        assert part in text, part
+
+
+def test_unknown_tasks_and_recipes_show_the_nearest() -> None:
+    (fault,) = faults(sources=["movis"])
+    assert "movis" in fault
+    assert "movies" in fault
+    found = faults(recipe={"recipe": "papr"})
+    assert any("papr" in fault and "paper" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a\n- b\n", "holds list; expected `name: value` lines"),
+        ("a: [\n", "is not YAML"),
+        ("a: &x 1\nb: *x\n", "the alias"),
+    ],
+)
+def test_a_file_that_is_no_plan(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_plan(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file"):
+        read_plan(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("key", ["study", "model"])
+def test_what_is_needed_is_named(key: str) -> None:
+    plan = {name: value for name, value in GOOD.items() if name != key}
+    with pytest.raises(ConfigError, match=f"{key} is missing; expected text."):
+        build_plan(plan)
