@@ -245,7 +245,7 @@ def tasks(as_json: flags.Json = False) -> None:
         return
     for row in rows:
         missing = f" [unavailable: {row['unavailable']}]" if row["unavailable"] else ""
-        line = f"{row['name']:<20} {row['metric']:<9} ±{row['margin']:<6} {row['description']}"
+        line = f"{row['name']:<20} {row['metric']:<11} ±{row['margin']:<6} {row['description']}"
         echo(line + missing)
 
 

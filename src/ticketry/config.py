@@ -21,7 +21,8 @@ from ticketry.searchspec import SearchSpec, check_search
 SCHEMA_VERSION = 1
 
 DTYPES = ("float32", "bfloat16")
-TEXT_OBJECTIVES = ("classification", "regression", "multi-label", "causal-lm")
+ANSWERS = ("extractive-qa", "extractive-qa-v2")
+TEXT_OBJECTIVES = ("classification", "regression", "multi-label", "causal-lm", *ANSWERS)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -63,7 +64,8 @@ class Recipe:
     """How a model is fine-tuned; one recipe serves every arm of a run.
 
     AdamW with a linear decay to zero after an optional warm-up. Defaults are those of the paper's
-    GLUE runs (arXiv 2007.12223, Appendix A; protocols.md).
+    GLUE runs, ``squad`` is that of its SQuAD runs (arXiv 2007.12223, Appendix A;
+    protocols.md).
     """
 
     name: str = "paper"
@@ -99,6 +101,13 @@ RECIPES: Mapping[str, Recipe] = {
         max_length_tokens=48,
         dtype="bfloat16",
         freeze_embeddings=True,
+    ),
+    "squad": Recipe(
+        name="squad",
+        epochs=2.0,
+        learning_rate=3e-5,
+        batch_size=16,
+        max_length_tokens=384,
     ),
 }
 
@@ -219,6 +228,9 @@ def check_data(data: DataSpec) -> list[str]:
 def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
     """Return the faults of an objective's columns."""
     objective = data.objective or "classification"
+    if objective in ANSWERS:
+        # Columns are named where they are not SQuAD's.
+        return _no_label_columns(data)
     plain_text = str(data.data).lower().endswith(".txt")
     faults = []
     if not data.text_column and not plain_text:
@@ -245,11 +257,14 @@ def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
         elif len(data.label_columns) == 1:
             faults.append("--label-columns names one column; expected at least two.")
     else:
-        if data.label_columns:
-            faults.append("--label-columns go with --objective multi-label.")
+        faults += _no_label_columns(data)
         if not data.label_column:
             faults.append("--data needs --label-column: the column's name in the file.")
     return faults
+
+
+def _no_label_columns(data: DataSpec) -> list[str]:
+    return ["--label-columns go with --objective multi-label."] if data.label_columns else []
 
 
 def check_find(spec: FindSpec) -> None:

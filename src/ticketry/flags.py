@@ -15,19 +15,23 @@ Task = Annotated[
     str | None, typer.Option(help="A task that `ticketry tasks` lists, or a task's YAML file.")
 ]
 Data = Annotated[
-    str | None, typer.Option(help="CSV, TSV, JSONL, parquet or .txt file, or a hub dataset id.")
+    str | None, typer.Option(help="CSV, TSV, JSON(L), parquet or .txt file, or a hub dataset id.")
 ]
 TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="The column of the class, the number, or names split by ';'.")
+    str | None,
+    typer.Option(help="The column of the class, number, names split by ';', or answers."),
 ]
 LabelColumns = Annotated[
     str | None, typer.Option(help="Columns of 0 and 1, comma-separated, for multi-label.")
 ]
 Objective = Annotated[
     str | None,
-    typer.Option(help="classification | regression | multi-label | causal-lm, for --data."),
+    typer.Option(
+        help="For --data: classification | regression | multi-label | causal-lm | extractive-qa | "
+        "extractive-qa-v2."
+    ),
 ]
 DataConfig = Annotated[
     str | None, typer.Option(help="Of a hub dataset that has several configurations.")
@@ -39,7 +43,10 @@ TestData = Annotated[
     str | None, typer.Option(help="A file to test on; otherwise a part is split off --data.")
 ]
 RecipeName = Annotated[
-    str | None, typer.Option(help="embedded | paper; by default embedded for minilm.")
+    str | None,
+    typer.Option(
+        help="embedded | paper | squad; by default embedded for minilm, else paper."
+    ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
 Rate = Annotated[float | None, typer.Option(help="Of AdamW, at its highest.")]

@@ -16,7 +16,7 @@ class Replicate:
         validation_score: the task's metric on the validation split after training.
         test_score: the same on the test split.
         predictions: one for each test example, in test order: a class index, a number, a 0 or 1
-            for each label, or a document's (nats, tokens).
+            for each label, a document's (nats, tokens), or an answer's text.
     """
 
     seed: int

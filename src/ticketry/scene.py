@@ -19,6 +19,7 @@ from ticketry.parallel import check_launch, launched
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.tasks.base import TaskData
+from ticketry.tasks.dealing import joined_texts
 from ticketry.tasks.objectives import READS_TEXT
 from ticketry.ticket import Base, Ticket
 
@@ -41,7 +42,8 @@ class Scene:
         notes: what the user is told before the run.
         units: the heads or neurons in scope, for a pattern of these.
         input_axes: of the tensors in scope, for a pattern that looks at them.
-        blocks: of each split's texts, where these are cut into blocks (language modelling).
+        blocks: of each split's texts, where these are cut into blocks (language modelling) or
+            windows (question answering).
     """
 
     base: Base
@@ -78,10 +80,10 @@ class Scene:
         """About the FLOPs of one forward and backward pass of an average example."""
         if self.data.objective not in READS_TEXT:
             return 6.0 * self.prunable * PATCHES
-        sample = self.data.train.texts[:500]
+        sample = joined_texts(self.data.train.take(range(min(500, len(self.data.train)))))
         words = sum(len(text.split()) for text in sample) / max(len(sample), 1)
         tokens = min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
-        if self.blocks is not None:
+        if self.blocks is not None and self.data.train.pairs is None:
             tokens = self.recipe.max_length_tokens
         return 6.0 * self.prunable * tokens
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from ticketry.core.mask import Mask
 from ticketry.errors import ScoreError
 from ticketry.models.loading import canonical_parameters
 from ticketry.searchspec import SYNFLOW_ROUNDS
-from ticketry.tasks.workload import Batch, Workload
+from ticketry.tasks.workload import NOT_INPUTS, Batch, Workload
 
 Statistics = Mapping[str, Mapping[str, Tensor]]
 """Statistic -> canonical name -> float32 tensor shaped like the weight, on the CPU."""
@@ -98,7 +99,8 @@ def synflow(model: nn.Module, batch: Batch, names: Sequence[str]) -> Statistics:
     Every parameter is replaced by its absolute value, in float64, and put back.
 
     Args:
-        model: a task model with ``logits``; its masked weights are zero.
+        model: a task model with ``logits`` (or those of starts and of ends); its masked weights are
+            zero.
         batch: inputs; labels are not looked at.
         names: canonical names of the tensors.
 
@@ -109,12 +111,12 @@ def synflow(model: nn.Module, batch: Batch, names: Sequence[str]) -> Statistics:
     """
     with _still(model, names), _absolute(model):
         parameters = _named(model, names)
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        inputs = {name: tensor for name, tensor in batch.items() if name not in NOT_INPUTS}
         inputs = {
             name: tensor.double() if tensor.is_floating_point() else tensor
             for name, tensor in _moved(inputs, model).items()
         }
-        outputs: Tensor = model(**inputs).logits.sum()
+        outputs = _sum_of_outputs(model(**inputs))
         found = torch.autograd.grad(outputs, list(parameters.values()), allow_unused=True)
         flows = {
             name: torch.zeros_like(p) if gradient is None else gradient.detach()
@@ -124,6 +126,14 @@ def synflow(model: nn.Module, batch: Batch, names: Sequence[str]) -> Statistics:
     highest = max(float(flow.abs().max()) for flow in flows.values())
     factor = _LARGEST / highest if highest > _LARGEST else 1.0
     return _checked({"synflow": {name: (f * factor).float() for name, f in flows.items()}})
+
+
+def _sum_of_outputs(found: Any) -> Tensor:
+    logits: Tensor | None = getattr(found, "logits", None)
+    if logits is not None:
+        return logits.sum()
+    total: Tensor = found.start_logits.sum() + found.end_logits.sum()
+    return total
 
 
 def synflow_mask(

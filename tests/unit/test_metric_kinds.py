@@ -75,11 +75,33 @@ def random_task(
         flips = rng.random((2, replicates, examples, 3)) < [[[[0.1]]], [[[0.12]]]]
         runs = (labels ^ flips).astype(int)
         return labels.astype(int).tolist(), runs[0].tolist(), runs[1].tolist()
+    if objective.startswith("extractive-qa"):
+        return random_answers(replicates, examples, rng, none=objective.endswith("v2"))
     tokens = rng.integers(5, 200, examples)
     each = 3 + rng.normal(size=examples) / 3
     nats = (each + rng.normal(size=(2, replicates, examples)) * 0.05) * tokens
     runs = np.stack([nats, np.broadcast_to(tokens, nats.shape)], axis=-1)
     return (), runs[0].tolist(), runs[1].tolist()
+
+
+def random_answers(
+    replicates: int, examples: int, rng: np.random.Generator, *, none: bool
+) -> tuple[Any, Any, Any]:
+    """Answers of up to three words of ten, each kept, left out or replaced."""
+    words = [f"w{i}" for i in range(10)]
+    golds = [[words[i] for i in rng.integers(0, 10, rng.integers(1, 4))] for _ in range(examples)]
+    labels = [
+        ((" ".join(g), 0), (g[0], 0)) if not none or rng.random() < 0.7 else () for g in golds
+    ]
+    arms: list[list[list[str]]] = []
+    for wrong in (0.2, 0.23):
+        runs = []
+        for _ in range(replicates):
+            said = [[w for w in g if rng.random() > wrong] for g in golds]
+            empty = [none and rng.random() < (0.2 if answers else 0.8) for answers in labels]
+            runs.append(["" if e else " ".join(s) for s, e in zip(said, empty, strict=True)])
+        arms.append(runs)
+    return labels, arms[0], arms[1]
 
 
 def arrays(metric: Metric, labels: Any, *arms: Any) -> tuple[Any, ...]:
@@ -121,6 +143,9 @@ RECOMPUTED: dict[str, Callable[[Any, Any], float]] = {
     "micro-f1": lambda y, p: float(2 * (y * p).sum() / (y.sum() + p.sum())),
     "exact-match": lambda y, p: float((np.asarray(y) == p).all(1).mean()),
     "loss": lambda y, p: float(p[:, 0].sum() / p[:, 1].sum()),
+    **dict.fromkeys(
+        ("squad-f1", "squad-em", "squad-v2-f1", "squad-v2-em"), lambda y, p: float(p.mean())
+    ),
 }
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ticketry.errors import unknown_name
-from ticketry.metrics import classes, flags, numbers, tokens
+from ticketry.metrics import answers, classes, flags, numbers, tokens
 from ticketry.metrics.base import Metric
 from ticketry.metrics.classes import ClassCounts
+
+
+def _answers(name: str, *, exact: bool, may_be_none: bool) -> Metric:
+    """Return a metric of SQuAD."""
+    outputs = answers.AnswerScores(exact, may_be_none)
+    objective = "extractive-qa-v2" if may_be_none else "extractive-qa"
+    return Metric(name=name, margin=0.01, fn=outputs.mean, outputs=outputs, objectives=(objective,))
+
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
@@ -67,6 +75,10 @@ METRICS: Mapping[str, Metric] = {
             unit="nats per token",
             also=tokens.perplexity,
         ),
+        _answers("squad-f1", exact=False, may_be_none=False),
+        _answers("squad-em", exact=True, may_be_none=False),
+        _answers("squad-v2-f1", exact=False, may_be_none=True),
+        _answers("squad-v2-em", exact=True, may_be_none=True),
     )
 }
 """F1 is that of class 1 when the labels are 0 and 1, else the macro average; mcc is Matthews'
@@ -98,5 +110,7 @@ USUAL: Mapping[str, str] = {
     "regression": "spearman",
     "multi-label": "micro-f1",
     "causal-lm": "loss",
+    "extractive-qa": "squad-f1",
+    "extractive-qa-v2": "squad-v2-f1",
 }
 """Objective -> the metric of data that name none."""

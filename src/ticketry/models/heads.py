@@ -26,6 +26,7 @@ class Head:
         task_model: for messages, such as ``sequence classifier``.
         problem_type: of the configuration; None leaves it out.
         labels: whether the head has an output for each label (or one for a number).
+        outputs: how many it has where that is fixed; None leaves it to labels or configuration.
         pretrained: the head is the checkpoint's own, not a fresh one.
         expected: models that have one, for messages.
     """
@@ -34,6 +35,7 @@ class Head:
     task_model: str
     problem_type: str | None = None
     labels: bool = True
+    outputs: int | None = None
     pretrained: bool = False
     expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
 
@@ -57,6 +59,15 @@ HEADS: Mapping[str, Head] = {
         labels=False,
         pretrained=True,
         expected="a decoder such as GPT-2, Llama or Qwen",
+    ),
+    **dict.fromkeys(
+        ("extractive-qa", "extractive-qa-v2"),
+        Head(
+            "MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+            "question-answering model",
+            labels=False,
+            outputs=2,
+        ),
     ),
     "image-classification": Head(
         "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
@@ -151,6 +162,8 @@ def _task_class(base: BaseRef, objective: str, label_names: Sequence[str]) -> tu
             "id2label": dict(enumerate(label_names)),
             "label2id": {label: index for index, label in enumerate(label_names)},
         }
+    elif head.outputs is not None:
+        settings = {"num_labels": head.outputs}
     with loading(base):
         config = AutoConfig.from_pretrained(
             str(base.path), local_files_only=True, trust_remote_code=False, **settings

@@ -19,7 +19,7 @@ MOST_BYTES = 16 << 30
 SPLITS = ("train", "validation", "test")
 
 Label = Any
-"""A class index, a number, or a tuple of a 0 or 1 for each label."""
+"""A class index, a number, a tuple of a 0 or 1 for each label, or one of (answer, place) each."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Split:
     Attributes:
         texts: one a example.
         pairs: the second text of each example, or None.
-        labels: one a example, by objective: class indices, numbers, or a 0 or 1 for each label;
-            none where texts are their own labels (language modelling).
+        labels: one a example, by objective: class indices, numbers, a 0 or 1 for each label, or
+            the answers to a question; none where texts are their own labels (language modelling).
     """
 
     texts: tuple[str, ...]
@@ -51,18 +51,20 @@ class Split:
 
 def _label(value: Any) -> Label:
     """Return a label as it was before JSON made lists of tuples."""
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_label, value)) if isinstance(value, list) else value
 
 
 def strata(split: Split) -> list[int]:
     """Return a small number for each example; those with equal ones have labels of one kind.
 
     Class indices stand for themselves, numbers for their tenth of the split, label sets for their
-    rarest label, and texts without labels are all of one kind.
+    rarest label, answers for whether there are any; texts without labels are all of one kind.
     """
     labels = split.labels
     if not labels:
         return [0] * len(split)
+    if isinstance(labels[0], tuple) and any(isinstance(part, tuple) for x in labels for part in x):
+        return [int(bool(answers)) for answers in labels]
     if isinstance(labels[0], tuple):
         totals = [sum(column) for column in zip(*labels, strict=True)]
         rarest = sorted(range(len(totals)), key=lambda i: (totals[i], i))
@@ -82,7 +84,7 @@ class TaskData:
         name: short, for people.
         source: where the examples come from.
         labels: class or label names, in the order of their indices; the number's name for
-            regression; none for language modelling.
+            regression; none for language modelling and question answering.
         metric: a key of :data:`ticketry.metrics.METRICS`.
         margin: the loss in that metric that still counts as "not worse".
         notes: what was dropped or grouped, with counts.

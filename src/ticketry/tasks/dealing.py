@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
+from ticketry.errors import DataError
 from ticketry.metrics import METRICS
 from ticketry.tasks.base import Label, Split, TaskData, strata
 from ticketry.tasks.splits import (
     drop_conflicts,
     merge_groups,
     near_duplicate_groups,
+    normalise,
     sizes_for,
     split_groups,
 )
@@ -80,3 +82,53 @@ def deal(
         notes=tuple(said),
         objective=objective,
     )
+
+
+def hold_out(
+    whole: Split,
+    given: Mapping[str, Split],
+    groups: Sequence[int],
+    *,
+    seed: int,
+    where: str,
+) -> dict[str, Split]:
+    """Split off what a source does not bring along, kinds of labels in proportion.
+
+    Args:
+        whole: the source's training split.
+        given: its other splits, by name.
+        groups: of each example of ``whole``; a group is never divided.
+        seed: decides what is split off.
+        where: the source, for messages.
+    Returns:
+        The splits ``train``, ``validation`` and ``test``.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    sizes = sizes_for(len(whole), with_test="test" not in given)
+    if "validation" in given:
+        del sizes["validation"]
+    parts = split_groups(strata(whole), groups, seed=seed, sizes=sizes)
+    taken = {part: whole.take(indices) for part, indices in parts.items()} | dict(given)
+    if empty := [part for part, split in taken.items() if not len(split)]:
+        raise DataError(
+            f"{where} leaves nothing for {' and '.join(empty)}: its texts resemble each other so "
+            f"much ({len(set(groups)):,} groups of near-duplicates among {len(whole):,}) that they "
+            "must stay on one side of the split. Give --test-data, or more varied texts."
+        )
+    return taken
+
+
+def without_copies(train: Split, held_out: Sequence[Split]) -> tuple[Split, int]:
+    """Drop training examples whose words also stand in a held-out split; return how many."""
+    seen = {normalise(text) for split in held_out for text in joined_texts(split)}
+    kept = [i for i, text in enumerate(joined_texts(train)) if normalise(text) not in seen]
+    return train.take(kept), len(train) - len(kept)
+
+
+def joined_texts(split: Split) -> Sequence[str]:
+    """Return each example as one text."""
+    if split.pairs is None:
+        return split.texts
+    return [f"{a}\n{b}" for a, b in zip(split.texts, split.pairs, strict=True)]

@@ -12,13 +12,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ticketry.errors import DataError
+from ticketry.config import Recipe
+from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import quiet
 from ticketry.tasks.base import Split
 from ticketry.tasks.targets import Target
-from ticketry.tasks.workload import Batch
+from ticketry.tasks.workload import Batch, training_steps
 
 _TOKENIZE_AT_ONCE = 4096
+_BUCKET_BATCHES = 50
+"""Batches among which examples are sorted by length: fewer pad more, more mix less."""
+
+
+NEEDS_PLACES = ("extractive-qa", "extractive-qa-v2", "token-classification")
+"""Objectives whose labels lie at places within a text."""
+
+
+def check_tokenizer(tokenizer: Any, objective: str) -> None:
+    """Refuse a tokenizer that cannot say where in a text its tokens stand, where that is needed.
+
+    Raises:
+        ModelError: says what is needed.
+    """
+    if objective in NEEDS_PLACES and not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer ({type(tokenizer).__name__}) cannot say where in a text its tokens "
+            f"stand, which --objective {objective} needs; expected a fast one, with a "
+            "tokenizer.json."
+        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,9 @@ class Encoded:
     starts: NDArray[np.int64]
     labels: NDArray[Any]
     truncated: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
 
     @functools.cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -82,6 +106,29 @@ class BatchPlan(Sequence[Batch]):
         if isinstance(index, slice):
             return BatchPlan(self.encoded, self.order[index], self.pad_id)
         return self.encoded.collate(self.order[index], self.pad_id)
+
+
+def plan_batches(encoded: Encoded, recipe: Recipe, seed: int, pad_id: int) -> BatchPlan:
+    """Return the batches of a recipe's whole budget.
+
+    Epochs are shuffled one after the other and cut into full batches. Within each stretch of
+    batches examples are sorted by length, so that little is padded, and batches are shuffled.
+    """
+    examples = len(encoded)
+    size = min(recipe.batch_size, examples)
+    steps = training_steps(recipe, examples)
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps * size // examples)
+    stream = np.concatenate(
+        [torch.randperm(examples, generator=generator).numpy() for _ in range(epochs)]
+    )[: steps * size]
+    order = []
+    for start in range(0, len(stream), _BUCKET_BATCHES * size):
+        bucket = stream[start : start + _BUCKET_BATCHES * size]
+        bucket = bucket[np.argsort(encoded.lengths[bucket], kind="stable")]
+        batches = bucket.reshape(-1, size)
+        order.append(batches[torch.randperm(len(batches), generator=generator).numpy()])
+    return BatchPlan(encoded, np.concatenate(order), pad_id)
 
 
 def encode(tokenizer: Any, split: Split, name: str, max_length: int, target: Target) -> Encoded:

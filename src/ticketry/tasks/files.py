@@ -7,23 +7,18 @@ found, what was expected and what to do.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ticketry.errors import DataError, nearest
+from ticketry.errors import DataError
 from ticketry.metrics import METRICS, metrics_for
-from ticketry.tasks.base import Split, TaskData, strata
+from ticketry.tasks.base import Split, TaskData
+from ticketry.tasks.dealing import hold_out, joined_texts, without_copies
 from ticketry.tasks.labels import KINDS, LabelKind, is_missing, refuse_missing
-from ticketry.tasks.splits import (
-    drop_conflicts,
-    near_duplicate_groups,
-    normalise,
-    sizes_for,
-    split_groups,
-)
-from ticketry.tasks.tables import Table, read_table
+from ticketry.tasks.splits import drop_conflicts, near_duplicate_groups
+from ticketry.tasks.tables import TEXT, Table, read_table, require_columns
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Rows:
 def load_file(
     data: str,
     *,
-    text_column: str,
+    text_column: str | None = None,
     text_pair_column: str | None = None,
     label_column: str | None = None,
     label_columns: Sequence[str] = (),
@@ -69,12 +64,12 @@ def load_file(
 
     Args:
         data: a path, or a hub id.
-        text_column: the text's column.
+        text_column: the text's column; where it may be left out, the objective's usual one.
         text_pair_column: the second text's column, for pairs.
         label_column: the label's column: the class (text, whole numbers or booleans), the number,
             or names separated by ``;``; none for language modelling.
         label_columns: columns of 0 and 1 instead, one for each label.
-        objective: what is learned, a key of :data:`ticketry.tasks.labels.KINDS`.
+        objective: what is learned, a key of :data:`ticketry.tasks.labels.KINDS` or :data:`READERS`.
         test_data: a file to test on.
         config: of a hub data set that has several.
         test_split: the split of a hub data set that is tested on; then a split of the name
@@ -88,7 +83,26 @@ def load_file(
     Raises:
         DataError: a fault of the data, with what to do.
     """
+    if objective in READERS:
+        found = READERS[objective](
+            data,
+            columns=(text_column, text_pair_column, label_column),
+            objective=objective,
+            test_data=test_data,
+            config=config,
+            test_split=test_split,
+            seed=seed,
+            drop_empty=drop_empty,
+        )
+        metric = metric or found.metric
+        return dataclasses.replace(
+            found,
+            name=name or found.name,
+            metric=metric,
+            margin=METRICS[metric].margin if margin is None else margin,
+        )
     kind = KINDS[objective]
+    text_column = text_column or TEXT
     label_names = tuple(label_columns) or ((label_column,) if label_column else ())
     columns = Columns(text_column, text_pair_column, label_names)
     tables = read_table(data, config=config, test_split=test_split)
@@ -146,6 +160,19 @@ def load_file(
 _EMPTY = Split((), None, ())
 
 
+def _read_answers(data: str, **options: Any) -> TaskData:
+    from ticketry.tasks.answers import load_answers
+
+    return load_answers(data, **options)
+
+
+READERS: Mapping[str, Callable[..., TaskData]] = {
+    "extractive-qa": _read_answers,
+    "extractive-qa-v2": _read_answers,
+}
+"""Objective whose labels are no column of classes or numbers -> its own reader."""
+
+
 def _hides_labels(table: Table, train: Table, column: str | None) -> bool:
     """Say whether every label is -1, as hub data sets write it, and -1 is no class."""
     labels = table.columns.get(column or "", [])
@@ -186,36 +213,26 @@ def _build(
     kind.check(whole, names, where)
     notes = list(notes)
     if kind.conflicts:
-        joined = _joined(whole)
+        joined = joined_texts(whole)
         kept = drop_conflicts(joined, whole.labels)
         if len(kept) < len(joined):
             dropped = f"{len(joined) - len(kept)} examples whose text has two labels"
             notes.append(f"{dropped} were left out")
             whole = whole.take(kept)
             kind.check(whole, names, f"{where}, without {dropped},")
-    whole, copies = _without_copies(whole, [s for n, s in splits.items() if n != "train"])
+    whole, copies = without_copies(whole, [s for n, s in splits.items() if n != "train"])
     if copies:
         left_out = f"{copies:,} training texts that also stand in the held-out data"
         notes.append(f"{left_out} were left out")
         kind.check(whole, names, f"{where}, without {left_out},")
-    groups = near_duplicate_groups(_joined(whole))
-    sizes = sizes_for(len(whole), with_test="test" not in splits)
-    if "validation" in splits:
-        del sizes["validation"]
-    parts = split_groups(strata(whole), groups, seed=seed, sizes=sizes)
-    taken = {part: whole.take(indices) for part, indices in parts.items()}
-    taken |= {part: splits[part] for part in ("validation", "test") if part in splits}
-    if empty := [part for part, split in taken.items() if not len(split)]:
-        raise DataError(
-            f"{where} leaves nothing for {' and '.join(empty)}: its texts resemble each other so "
-            f"much ({len(set(groups)):,} groups of near-duplicates among {len(whole):,}) that they "
-            "must stay on one side of the split. Give --test-data, or more varied texts."
-        )
+    groups = near_duplicate_groups(joined_texts(whole))
+    given = {part: split for part, split in splits.items() if part != "train"}
+    taken = hold_out(whole, given, groups, seed=seed, where=where)
     if kind.conflicts:
         kind.check(taken["train"], names, f"the training part of {where}")
     kind.check_test(taken["test"], f"the test part of {where}")
     doubles = len(groups) - len(set(groups))
-    if doubles and sizes:
+    if doubles and len(given) < 2:
         notes.append(f"{doubles:,} near-duplicates stay on their twin's side of the split")
     return dataclasses.replace(
         data,
@@ -226,31 +243,11 @@ def _build(
     )
 
 
-def _without_copies(train: Split, held_out: Sequence[Split]) -> tuple[Split, int]:
-    """Drop training examples whose words also stand in a held-out split; return how many."""
-    seen = {normalise(text) for split in held_out for text in _joined(split)}
-    kept = [i for i, text in enumerate(_joined(train)) if normalise(text) not in seen]
-    return train.take(kept), len(train) - len(kept)
-
-
-def _joined(split: Split) -> Sequence[str]:
-    """Return each example as one text."""
-    if split.pairs is None:
-        return split.texts
-    return [f"{a}\n{b}" for a, b in zip(split.texts, split.pairs, strict=True)]
-
-
 def _rows(table: Table, columns: Columns, kind: LabelKind) -> Rows:
     """Pick the columns and refuse missing texts and labels."""
     if not table.columns or not table.length:
         raise DataError(f"{table.source} has no rows; expected examples below its header.")
-    for name in (columns.text, columns.pair, *columns.labels):
-        if name is not None and name not in table.columns:
-            close = nearest(name, table.columns)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise DataError(
-                f"{table.source} has no column {name!r}.{hint} It has {_some(list(table.columns))}."
-            )
+    require_columns(table, [n for n in (columns.text, columns.pair, *columns.labels) if n])
     labels = kind.read(table, columns.labels)
     texts = _texts(table, columns.text)
     pairs = None if columns.pair is None else _texts(table, columns.pair)
@@ -271,12 +268,6 @@ def _without_empty(table: Table, columns: Columns) -> tuple[Table, int]:
         for name, values in table.columns.items()
     }
     return dataclasses.replace(table, columns=kept), len(empty)
-
-
-def _some(names: list[str]) -> str:
-    """Name the first few, each cut to a readable length, and count the rest."""
-    shown = ", ".join(repr(name if len(name) <= 60 else name[:60] + "…") for name in names[:20])
-    return shown + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
 
 
 def _texts(table: Table, column: str) -> list[str]:

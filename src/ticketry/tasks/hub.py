@@ -65,6 +65,24 @@ HUB_TASKS: Mapping[str, HubTask] = {
     "newsgroups": HubTask(
         "SetFit/20_newsgroups", None, "text", None, label="label_text", test_split="test"
     ),
+    "squad": HubTask(
+        "rajpurkar/squad",
+        None,
+        "question",
+        "context",
+        label="answers",
+        metric="squad-f1",
+        objective="extractive-qa",
+    ),
+    "squad_v2": HubTask(
+        "rajpurkar/squad_v2",
+        None,
+        "question",
+        "context",
+        label="answers",
+        metric="squad-v2-f1",
+        objective="extractive-qa-v2",
+    ),
 }
 
 

@@ -25,6 +25,12 @@ def _language(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return CausalLM(base, data, recipe)
 
 
+def _extraction(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.extraction import ExtractiveQA
+
+    return ExtractiveQA(base, data, recipe)
+
+
 def _images(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.images import ImageClassification
 
@@ -36,6 +42,8 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "regression": _text,
     "multi-label": _text,
     "causal-lm": _language,
+    "extractive-qa": _extraction,
+    "extractive-qa-v2": _extraction,
     "image-classification": _images,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
@@ -45,13 +53,24 @@ READS_TEXT = frozenset(OBJECTIVES) - {"image-classification"}
 
 
 def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, int, int] | None:
-    """Return how many blocks each split is cut into; None where an example is a text.
+    """Return how many blocks or windows each split is cut into; None where an example is a text.
 
     Args:
         data: the splits.
         tokenizer: the base's.
-        length: tokens of a block.
+        length: tokens of a block or window.
+
+    Raises:
+        ModelError: the tokenizer cannot do what the objective needs.
     """
+    if tokenizer is not None:
+        from ticketry.tasks.encoding import check_tokenizer
+
+        check_tokenizer(tokenizer, data.objective)
+    if data.objective in ("extractive-qa", "extractive-qa-v2"):
+        from ticketry.tasks.windows import window_counts
+
+        return window_counts(tokenizer, data, int(length))
     if data.objective != "causal-lm":
         return None
     from ticketry.tasks import language
@@ -61,12 +80,16 @@ def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, in
 
 AUTO_CLASSES: Mapping[str, str] = {
     "causal-lm": "AutoModelForCausalLM",
+    "extractive-qa": "AutoModelForQuestionAnswering",
+    "extractive-qa-v2": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
 }
 """Objective -> transformers' class that loads a trained model; else that of text classifiers."""
 
 PIPELINES: Mapping[str, str] = {
     "causal-lm": "text-generation",
+    "extractive-qa": "question-answering",
+    "extractive-qa-v2": "question-answering",
     "image-classification": "image-classification",
 }
 """Objective -> the hub's pipeline; else ``text-classification``."""

@@ -149,7 +149,7 @@ def _hub(name: str, description: str, metric: str = "accuracy") -> None:
 
         return load_hub_task(name, split_seed=split_seed, say=say)
 
-    objective = "regression" if metric == "pearson" else "classification"
+    objective = METRICS[metric].objectives[0]
     register_task(TaskInfo(name, f"{description} (hub)", metric, load, objective))
 
 
@@ -164,6 +164,8 @@ _hub("glue/mnli-mismatched", "the same, tested on other genres, 392,702 + 9,832"
 _hub("glue/qnli", "does a sentence answer a question? 104,743 + 5,463")
 _hub("glue/rte", "does one sentence follow from the other? 2,490 + 277")
 _hub("glue/wnli", "does one sentence follow from the other? 635 + 71")
+_hub("squad", "where does a text answer a question? 87,599 + 10,570", "squad-f1")
+_hub("squad_v2", "the same, or not at all, 130,319 + 11,873", "squad-v2-f1")
 
 
 def is_task_file(name: str) -> bool:

@@ -9,7 +9,6 @@ from ticketry.config import DataSpec
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
 from ticketry.tasks.registry import is_task_file, load_task
-from ticketry.tasks.tables import TEXT
 from ticketry.tasks.yamltask import task_files
 
 
@@ -28,7 +27,7 @@ def load_data(spec: DataSpec, say: Callable[[str], None]) -> TaskData:
     assert spec.data
     return load_file(
         spec.data,
-        text_column=spec.text_column or TEXT,
+        text_column=spec.text_column,
         text_pair_column=spec.text_pair_column,
         label_column=spec.label_column,
         label_columns=spec.label_columns,

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,27 @@ class Table:
     def length(self) -> int:
         """Rows."""
         return max((len(values) for values in self.columns.values()), default=0)
+
+
+def require_columns(table: Table, names: Sequence[str]) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        DataError: names the nearest that are there.
+    """
+    for name in names:
+        if name not in table.columns:
+            close = nearest(name, table.columns)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise DataError(
+                f"{table.source} has no column {name!r}.{hint} It has {_some(list(table.columns))}."
+            )
+
+
+def _some(names: list[str]) -> str:
+    """Name the first few, each cut to a readable length, and count the rest."""
+    shown = ", ".join(repr(name if len(name) <= 60 else name[:60] + "…") for name in names[:20])
+    return shown + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
 
 
 def read_table(
@@ -93,7 +114,7 @@ def _read_file(path: Path) -> Table:
         )
     if suffix == ".parquet":
         return _read_parquet(path)
-    text = _decode(path)
+    text = decode_file(path)
     if suffix == ".txt":
         return _read_text(path, text)
     if suffix in SEPARATORS:
@@ -101,7 +122,7 @@ def _read_file(path: Path) -> Table:
     return _read_json(path, text)
 
 
-def _decode(path: Path) -> str:
+def decode_file(path: Path) -> str:
     """Return a file's text: UTF-8, with or without a byte-order mark."""
     try:
         data = path.read_bytes()

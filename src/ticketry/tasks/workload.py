@@ -14,6 +14,8 @@ from ticketry.config import Recipe
 
 Batch = Mapping[str, Tensor]
 SplitName = Literal["validation", "test"]
+NOT_INPUTS = ("labels", "scale")
+"""What of a batch the loss reads, and not the model: labels, and what a row's losses count."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from ticketry.errors import ConfigError, nearest
 from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
-from ticketry.tasks.tables import TEXT
 from ticketry.yamlfile import read_yaml
 
 KEYS = ("name", "data", *DATA_OPTIONS.values(), "metric", "margin")
@@ -33,7 +32,7 @@ def load_yaml_task(path: str, *, split_seed: int = 0) -> TaskData:
     data = task.get
     return load_file(
         task["data"],
-        text_column=data("text_column") or TEXT,
+        text_column=data("text_column"),
         text_pair_column=data("text_pair_column"),
         label_column=data("label_column"),
         label_columns=tuple(data("label_columns") or ()),
