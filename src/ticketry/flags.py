@@ -44,9 +44,7 @@ TestData = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
-        help="embedded | paper | squad; by default embedded for minilm, else paper."
-    ),
+    typer.Option(help="embedded | paper | squad; by default embedded for minilm, else paper."),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
 Rate = Annotated[float | None, typer.Option(help="Of AdamW, at its highest.")]

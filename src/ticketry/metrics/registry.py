@@ -82,7 +82,8 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """F1 is that of class 1 when the labels are 0 and 1, else the macro average; mcc is Matthews'
-correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity. Margins:
+correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity; SQuAD's F1 and exact
+match are shares, as the scripts of version 1.1 and of version 2 count them. Margins:
 statistics.md, written before any run."""
 
 

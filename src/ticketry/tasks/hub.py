@@ -1,8 +1,8 @@
-"""Named tasks that lie on the Hugging Face hub: GLUE's nine (MNLI twice), and newsgroups.
+"""Named tasks of the Hugging Face hub: GLUE's nine (MNLI twice), SQuAD (both) and newsgroups.
 
-GLUE hides the labels of its test splits. So what is tested on here is GLUE's own validation split,
-read once, and a seeded part of train takes the place of validation: the scores are those that
-papers report as "GLUE dev", but no choice was made on them.
+GLUE and SQuAD hide the labels of their test splits. So what is tested on here is their own
+validation split, read once, and a seeded part of train takes the place of validation: the scores
+are those that papers report as "dev", but no choice was made on them.
 
 Source: metrics as in arXiv 2007.12223, Table 2 (protocols.md); MNLI's two splits stand under names
 of their own, for the released code of that paper reports the mismatched one under the matched key.
@@ -121,5 +121,11 @@ def load_hub_task(
         raise DataError(
             f"task {name!r}: {str(error).rstrip('.')}. It needs the network once, or "
             f"HF_DATASETS_CACHE with {task.source} in it; a folder in the hub's layout goes to "
-            f"--data FOLDER{'' if task.config is None else f' --data-config {task.config}'}."
+            f"--data FOLDER{_options(task)}."
         ) from error
+
+
+def _options(task: HubTask) -> str:
+    """Return the options that go with a folder in place of a task's data set."""
+    config = "" if task.config is None else f" --data-config {task.config}"
+    return config + ("" if task.objective == "classification" else f" --objective {task.objective}")
