@@ -85,12 +85,23 @@ def test_what_transformers_has_no_head_for_is_refused(
 
 
 def test_a_whole_run_of_questions(tiny_model: Path, tmp_path: Path) -> None:
-    path = squad_file(tmp_path / "a.json", questions(210))
+    path = squad_file(tmp_path / "a.json", questions(300))
     options: dict[str, Any] = {"data": str(path), "objective": "extractive-qa", "workers": 0}
     ticket = find(
-        str(tiny_model), sparsity=0.3, levels=1, replicates=2, epochs=9, batch_size=8,
-        learning_rate=4e-3, max_length=20, keep_model=True, out=tmp_path / "run", **options,
-    )  # fmt: skip
+        str(tiny_model),
+        sparsity=0.3,
+        method="one-shot",
+        source="theta0",
+        replicates=2,
+        epochs=12,
+        batch_size=8,
+        learning_rate=4e-3,
+        max_length=20,
+        keep_model=True,
+        controls="none",
+        out=tmp_path / "run",
+        **options,
+    )
     assert ticket.evidence is not None
     assert ticket.evidence["metric"] == "squad-f1"
     assert ticket.evidence["dense"]["mean"] > 0.8
@@ -108,8 +119,19 @@ def test_every_criterion_reads_questions(tiny_model: Path, tmp_path: Path) -> No
     path = squad_file(tmp_path / "a.json", questions(60))
     for criterion in ("synflow", "grasp"):
         ticket = find(
-            str(tiny_model), data=str(path), objective="extractive-qa", workers=0, sparsity=0.3,
-            method="one-shot", source="theta0", criterion=criterion, replicates=2, epochs=1,
-            batch_size=8, max_length=20, controls="none", out=tmp_path / criterion,
-        )  # fmt: skip
+            str(tiny_model),
+            data=str(path),
+            objective="extractive-qa",
+            workers=0,
+            sparsity=0.3,
+            method="one-shot",
+            source="theta0",
+            criterion=criterion,
+            replicates=2,
+            epochs=1,
+            batch_size=8,
+            max_length=20,
+            controls="none",
+            out=tmp_path / criterion,
+        )
         assert ticket.mask.sparsity == pytest.approx(0.3, abs=0.001)
