@@ -156,6 +156,47 @@ def swapped_data(place: Place) -> list[str]:
     return again(place, run)
 
 
+def _connect(place: Place) -> list[str]:
+    """Return a command on the run's ticket, after carrying it out once."""
+    from ticketry import connect
+
+    options = {"text_column": "review", "label_column": "verdict", "epochs": 1.0, "max_length": 16}
+    data, out = place.shared / "reviews.csv", place.folder / "connected"
+    connect(place.run / "ticket", data=str(data), **options, workers=0, out=out)
+    flags = [part for name, value in options.items()
+             for part in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    ticket = str(place.folder / "run" / "ticket")
+    return ["connect", ticket, "--data", str(data), *flags, "--workers", "0", "--out", str(out)]
+
+
+@attack(REFUSED, "is a pickle or zip archive, not safetensors; it was not opened")
+def pickled_end_of_a_line(place: Place) -> list[str]:
+    """The weights at an end of a line in `connect`'s store are a pickle, with its right hash."""
+    command = _connect(place)
+    run = place.folder / "connected"
+    (run / "finished.json").unlink()
+    shutil.rmtree(steps_of(run, "ticket, between seeds 1 and 2"))
+    step = steps_of(run, "ticket, noise of seed 1")
+    (step / "weights.safetensors").write_bytes(evil_pickle(place.canary))
+    seal_step(step)
+    return command
+
+
+@attack(REFUSED, "'arms.ticket.barrier' is 'none'; expected a finite number")
+def connectivity_of_another_form(place: Place) -> list[str]:
+    """A finished record of `connect` with wrong types, and its right hash."""
+    from ticketry.files import sha256_file
+
+    command = _connect(place)
+    record = place.folder / "connected" / "connectivity.json"
+    edit_json(record, lambda r: r["arms"]["ticket"].update(barrier="none"))
+    edit_json(
+        record.with_name("finished.json"),
+        lambda f: f["files"].update({record.name: sha256_file(record)}),
+    )
+    return command
+
+
 @attack(REFUSED, "--out cannot be used")
 def lock_that_is_a_link(place: Place) -> list[str]:
     """A lock file that is a link to a file of the victim's: not opened, not emptied."""

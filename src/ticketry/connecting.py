@@ -18,8 +18,9 @@ from ticketry.connectivity import (
     read_arm,
     say_stability,
 )
-from ticketry.errors import ConfigError
+from ticketry.errors import ConfigError, RunError
 from ticketry.files import read_json, write_json
+from ticketry.forms import Number, Whole, faults_of
 from ticketry.given import fresh_seeds, given_run, given_start, put_given, spec_for
 from ticketry.jobs import Place, carry_out, price, set_scene, workers_for
 from ticketry.metrics import get_metric
@@ -35,6 +36,21 @@ CONNECTIVITY_FILE = "connectivity.json"
 _NOT_HERE = {
     "controls": "a barrier is read of the ticket and of dense alone",
     "keep_model": "every end's weights lie in the store",
+}
+
+
+_ARM = {
+    "ends": [{"seed": Whole(), "validation_score": Number()}],
+    "lines": [{"seeds": [Whole()], "alphas": [Number()], "validation_scores": [Number()]}],
+    "barrier": Number(),
+    "stable": bool,
+}
+_FORM = {
+    "metric": str,
+    "margin": Number(),
+    "head_of_seed": Whole(),
+    "validation_examples": Whole(),
+    "arms": {"ticket": _ARM, "dense": _ARM},
 }
 
 
@@ -94,9 +110,8 @@ def run_connect(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Con
         check_run(place.out, run)
         if is_finished(place.out, place.outputs):
             place.say(f"{place.out} is finished; nothing was done again")
-            files = ((CONNECTIVITY_FILE, "the record"), (PLAN_FILE, "the plan"))
-            record, plan_json = (read_json(place.out / name, what) for name, what in files)
-            return Connected(record, plan_json, place.out)
+            plan_json = read_json(place.out / PLAN_FILE, "the plan")
+            return Connected(_read_record(place.out / CONNECTIVITY_FILE), plan_json, place.out)
     scene = set_scene(spec, place, ticket)
     dense, given_ticket = (
         connectivity_steps(start, scene.recipe, seeds, scene.sizes, scene.context_key)
@@ -122,6 +137,17 @@ def run_connect(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Con
         keys = [step.key for step in plan.steps]
         finish_run(place.out, place.outputs, keys, [place.out / CONNECTIVITY_FILE], scene.inputs)
     return Connected(found, priced, place.out)
+
+
+def _read_record(path: Path) -> Mapping[str, Any]:
+    """Read a finished run's record; its hash tells damage, its form whether it can be said."""
+    record: Mapping[str, Any] = read_json(path, "the record")
+    if faults := faults_of(record, _FORM):
+        raise RunError(
+            f"{path} cannot be used: {faults[0]}. Delete it and run the same command again; "
+            "it is written anew from the stored steps."
+        )
+    return record
 
 
 def _record(ticket: Ticket, plan: ConnectPlan, scene: Scene, place: Place) -> dict[str, Any]:

@@ -50,7 +50,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "mask_digest": (str, type(None)),
         "validation_score": _NUMBER,
     },
-    "connectivity": {"alphas": [Number(most=1.0)], "validation_scores": [_NUMBER]},
+    "connectivity": {"alphas": [Number(most=1.0)], "validation_scores": [Number()]},
     "overlaps": {
         "masks": [str],
         **{name: [[_NUMBER]] for name in ("kept_iou", "pruned_iou")},

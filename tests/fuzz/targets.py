@@ -15,13 +15,16 @@ from mutate import dump, mutate_bytes, mutate_header, mutate_json, places
 
 from ticketry import checkpoint as checkpoints
 from ticketry.card import render_card
-from ticketry.config import canonical_json, fingerprint
+from ticketry.config import Recipe, canonical_json, fingerprint
+from ticketry.connectivity import POINTS, connectivity_steps, say_stability
+from ticketry.connectivity import read_arm as connected_arm
 from ticketry.describe import _ticket, inspect_lines
 from ticketry.errors import TrainingError
 from ticketry.files import pretty_json, sha256_bytes
 from ticketry.maskfile import dump_mask, load_mask
 from ticketry.metrics import get_metric
 from ticketry.recordform import check_output
+from ticketry.search import Sizes
 from ticketry.shelf import _row, table
 from ticketry.steps import Step
 from ticketry.store import MANIFEST, RECORD, Store
@@ -57,6 +60,7 @@ class Targets:
         self.weights = small
         self.weights_bytes = dump_weights(small)
         self._prepare_store()
+        self._prepare_line()
         self._prepare_checkpoint()
         self._prepare_data()
         self.cases: dict[str, tuple[int, Case]] = {
@@ -69,6 +73,7 @@ class Targets:
             "evidence, JSON with right hash": (8, self.evidence_json_case),
             "weights, bytes or header": (8, self.weights_case),
             "record, JSON with right hashes": (8, self.record_case),
+            "record of a line, JSON with right hashes": (2, self.line_case),
             "manifest": (5, self.manifest_case),
             "checkpoint": (6, self.checkpoint_case),
             "prepared data": (8, self.data_case),
@@ -207,6 +212,35 @@ class Targets:
         manifest: dict[str, Any] = {"key": self.manifest["key"], "files": {RECORD: entry}}
         manifest["sha256"] = fingerprint(manifest)
         return self._stored({RECORD: data, MANIFEST: json.dumps(manifest).encode()})
+
+    def _prepare_line(self) -> None:
+        sizes, recipe = Sizes(64, 16, 16), Recipe()
+        self.connectivity = connectivity_steps(None, recipe, (1, 2), sizes, "0" * 64)
+        for step in self.connectivity.ends:
+            end = {**self.record, "seed": step.params["seed"]}
+            self.store.write(step.key, {RECORD: pretty_json(end)}, {})
+        scores = [0.9, *[0.7] * (POINTS - 2), 0.8]
+        self.line = {
+            "alphas": [i / (POINTS - 1) for i in range(POINTS)], "validation_scores": scores,
+        }  # fmt: skip
+        self.line_ways = places(self.line)
+        self.line_arm = self._line_arm(pretty_json(self.line))
+
+    def _line_arm(self, record: bytes) -> dict[str, Any] | None:
+        (step,) = self.connectivity.lines
+        shutil.rmtree(self.store.folder(step.key), ignore_errors=True)
+        self.store.write(step.key, {RECORD: record}, {})
+        if check_output(step, self.store) is not None:
+            return None
+        arm = connected_arm(self.connectivity, self.store, "accuracy", 0.01)
+        say_stability("Dense", arm, "accuracy", 0.01)
+        canonical_json(arm)
+        return arm
+
+    def line_case(self, draw: random.Random) -> str:
+        data = dump(mutate_json(self.line, self.line_ways, draw))
+        arm = None if data is None else self._line_arm(data)
+        return REFUSED if arm is None else EQUAL if arm == self.line_arm else OTHER
 
     def manifest_case(self, draw: random.Random) -> str:
         if draw.random() < 0.4:
