@@ -162,7 +162,8 @@ def test_the_first_end_is_the_training_that_verify_makes(
     for part in ("ticket", "dense"):
         end = next(step for step in steps_of(out) if step["part"] == part)
         params = {"seed": 1, "mask": "given" if part == "ticket" else "none"}
-        replicate = Step("replicate", "replicate", params, "context", tuple(end["needs"]))
+        key = bench.context.key
+        replicate = Step("replicate", "replicate", params, key, tuple(end["needs"]))
         execute([replicate], bench.context, bench.store, workers=0)
         here, there = bench.store.record(end["key"]), bench.store.record(replicate.key)
         for name in ("head_seed", "mean_loss", "final_loss", "mask_digest", "validation_score"):
