@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # Parameters of a replicate's step: `mask` and `weights` are rules; `amount` is a control's;
 # `pattern` is the ticket's where it is structured; needs[0] left the mask, needs[1] the weights
-# that the ticket carries, if `carried` is set; `first_step` of the schedule is its first then.
+# that the ticket carries, if `carried` is set; `first_step` of the schedule is its first then;
+# `head` is the step that warmed up the head, the last of the needs.
 
 
 def arm_mask(step: Step, bench: Bench) -> Mask | None:
@@ -70,17 +71,26 @@ def _random_structured(
     )
 
 
+def head_start(step: Step, bench: Bench) -> dict[str, Tensor]:
+    """Return the warmed-up head γ0 that a step starts with; nothing where its task has none.
+
+    It is the same for all seeds and arms, as θ0 is, and is rewound with it.
+    """
+    key = step.params.get("head")
+    return {} if key is None else bench.weights_of(key)
+
+
 def arm_course(step: Step, bench: Bench, mask: Mask | None) -> Course:
     """Return where a replicate's arm starts."""
     from ticketry.course import WHOLE, Course
 
     rule = step.params.get("weights", "pretrained")
     first_step = step.params.get("first_step", 0)
-    start: dict[str, Tensor] = {}
+    start = head_start(step, bench)
     if step.params.get("carried"):
         from ticketry.models.weights import base_part
 
-        start = base_part(bench.weights_of(step.needs[1]))
+        start |= base_part(bench.weights_of(step.needs[1]))
     if rule in ("reinit", "reinit-scope"):
         from ticketry.models.weights import reinitialised
 

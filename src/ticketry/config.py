@@ -22,7 +22,8 @@ SCHEMA_VERSION = 1
 
 DTYPES = ("float32", "bfloat16")
 ANSWERS = ("extractive-qa", "extractive-qa-v2")
-TEXT_OBJECTIVES = ("classification", "regression", "multi-label", "causal-lm", *ANSWERS)
+UNLABELLED = ("causal-lm", "masked-lm")
+TEXT_OBJECTIVES = ("classification", "regression", "multi-label", *UNLABELLED, *ANSWERS)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -235,18 +236,18 @@ def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
     faults = []
     if not data.text_column and not plain_text:
         faults.append("--data needs --text-column: the column's name in the file.")
-    if objective == "causal-lm":
+    if objective in UNLABELLED:
         labels = ("--label-column", "--label-columns", "--text-pair-column")
         if some := [option for option in labels if option in given]:
             faults.append(
-                f"{', '.join(some)} and --objective causal-lm exclude each other: it learns from "
-                "one text alone."
+                f"{', '.join(some)} and --objective {objective} exclude each other: it learns "
+                "from one text alone."
             )
         return faults
     if plain_text:
         faults.append(
-            f"--data {data.data} is text without labels, for --objective causal-lm; "
-            f"{objective} needs a table."
+            f"--data {data.data} is text without labels, for --objective causal-lm or "
+            f"masked-lm; {objective} needs a table."
         )
     elif objective == "multi-label":
         if bool(data.label_column) == bool(data.label_columns):

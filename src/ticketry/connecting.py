@@ -29,6 +29,7 @@ from ticketry.plan import StepPlan
 from ticketry.reproduce import connect_command
 from ticketry.runs import PLAN_FILE, TIMES_FILE, check_run, finish_run, is_finished, open_run
 from ticketry.scene import Scene
+from ticketry.search import unsearched
 from ticketry.steps import Step
 from ticketry.ticket import Ticket
 
@@ -75,11 +76,13 @@ class ConnectPlan(StepPlan):
 
     dense: Connectivity
     ticket: Connectivity
+    head: Step | None = None
 
     @property
     def parts(self) -> Mapping[str, Sequence[Step]]:
         """What each step is for."""
         return {
+            **({} if self.head is None else {"warm-up of the head": (self.head,)}),
             "dense": self.dense.ends,
             "ticket": self.ticket.ends,
             "dense, on the line": self.dense.lines,
@@ -114,14 +117,16 @@ def run_connect(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Con
             return Connected(_read_record(place.out / CONNECTIVITY_FILE), plan_json, place.out)
     scene = set_scene(spec, place, ticket)
     dense, given_ticket = (
-        connectivity_steps(start, scene.recipe, seeds, scene.sizes, scene.context_key)
+        connectivity_steps(
+            start, scene.recipe, seeds, scene.sizes, scene.context_key, scene.head_key
+        )
         for start in (None, given_start(ticket))
     )
     title = (
         f"linear mode connectivity of a ticket at {ticket.sparsity:.1%} sparsity in {spec.model} "
         f"on {scene.data.name}"
     )
-    plan = ConnectPlan(title, scene.recipe, dense, given_ticket)
+    plan = ConnectPlan(title, scene.recipe, dense, given_ticket, unsearched(scene.head))
     priced = price(plan, scene, place)
     if place.plan_only:
         return Connected(None, priced, place.out)

@@ -30,7 +30,7 @@ from typing import Any
 from ticketry.config import Recipe
 from ticketry.errors import RunError
 from ticketry.metrics import get_metric, say_difference, unit_of
-from ticketry.search import Sizes
+from ticketry.search import Sizes, with_head
 from ticketry.steps import Step
 from ticketry.store import Store
 from ticketry.verification import Start
@@ -63,6 +63,7 @@ def connectivity_steps(
     seeds: Sequence[int],
     sizes: Sizes,
     context_key: str,
+    head_key: str | None = None,
 ) -> Connectivity:
     """Lay out the trainings of one arm that share their start, and the lines between them.
 
@@ -75,6 +76,8 @@ def connectivity_steps(
         seeds: two or more, of the noise; the first one's head is the head of all.
         sizes: examples per split.
         context_key: the fingerprint of the run's context.
+        head_key: of :func:`ticketry.search.warm_head_step`: the head of all, in place of a fresh
+            one; None where the task warms up none.
 
     Raises:
         ValueError: fewer than two seeds, or one twice.
@@ -95,9 +98,8 @@ def connectivity_steps(
         Step(
             name=f"{name}, noise of seed {seed}",
             kind="endpoint",
-            params={"seed": seed, "shared_seed": seeds[0], **params},
             context_key=context_key,
-            needs=needs,
+            **with_head({"seed": seed, "shared_seed": seeds[0], **params}, needs, head_key),
             train_passes=sizes.passes(recipe) - skipped,
             eval_passes=sizes.validation,
         )

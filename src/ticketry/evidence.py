@@ -121,6 +121,8 @@ def search_cost(plan: Plan, store: Store) -> float:
     # Tokens of evaluation and calibration are in proportion to their examples.
     per_example = dense["train_tokens"] / dense["train_examples"]
     spent = 0.0
+    if plan.head is not None:
+        spent += plan.head.eval_passes * per_example * FORWARD_SHARE
     for step in plan.search.steps:
         record = store.record(step.key)
         spent += record.get("train_tokens", 0)

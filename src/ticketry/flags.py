@@ -29,8 +29,8 @@ LabelColumns = Annotated[
 Objective = Annotated[
     str | None,
     typer.Option(
-        help="For --data: classification | regression | multi-label | causal-lm | extractive-qa | "
-        "extractive-qa-v2."
+        help="For --data: classification | regression | multi-label | causal-lm | masked-lm | "
+        "extractive-qa | extractive-qa-v2."
     ),
 ]
 DataConfig = Annotated[

@@ -34,7 +34,7 @@ from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
 from ticketry.runs import PLAN_FILE, TICKET_FOLDER, check_run, is_finished, open_run
 from ticketry.scene import Scene, prepare
-from ticketry.search import Search, plan_search
+from ticketry.search import Search, plan_search, unsearched
 from ticketry.steps import WEIGHTS_FILE
 from ticketry.store import Store
 from ticketry.ticket import Rewind, Ticket
@@ -104,7 +104,9 @@ def run_find(spec: FindSpec, place: Place) -> Result:
     # What no selection can do is said now, not after the trainings.
     density = 1.0 - spec.search.sparsity
     check_rule(Rule.of(spec.search), scene.shapes, density, scene.units, scene.input_axes)
-    search = plan_search(spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key)
+    search = plan_search(
+        spec.search, scene.recipe, spec.seed, scene.sizes, scene.context_key, scene.head_key
+    )
     start = Start(
         search.mask_key,
         spec.search.sparsity,
@@ -120,8 +122,10 @@ def run_find(spec: FindSpec, place: Place) -> Result:
         scene.sizes,
         scene.context_key,
         keep_model=spec.keep_model,
+        head_key=scene.head_key,
     )
-    plan = Plan(_find_title(spec, search.sparsities, scene), scene.recipe, search, verification)
+    title = _find_title(spec, search.sparsities, scene)
+    plan = Plan(title, scene.recipe, search, verification, scene.head)
     priced = price(plan, scene, place)
     if place.plan_only:
         return Result(None, priced, place.out)
@@ -160,9 +164,12 @@ def run_verify(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Resu
         scene.sizes,
         scene.context_key,
         keep_model=spec.keep_model,
+        head_key=scene.head_key,
     )
     title = f"verify a ticket at {ticket.sparsity:.1%} sparsity in {spec.model}"
-    plan = Plan(f"{title} on {scene.data.name}", scene.recipe, None, verification)
+    plan = Plan(
+        f"{title} on {scene.data.name}", scene.recipe, None, verification, unsearched(scene.head)
+    )
     priced = price(plan, scene, place)
     if place.plan_only:
         return Result(None, priced, place.out)
@@ -202,6 +209,7 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
         scene.sizes,
         scene.context_key,
         keep_model=True,
+        head_key=scene.head_key,
     )
     (step,) = verification.ticket
     workers = min(workers_for(place, scene), 1)
@@ -209,7 +217,8 @@ def run_train(ticket: Ticket, options: Mapping[str, Any], place: Place) -> Mappi
     with open_run(work, run):
         put_given(ticket, store)
         store.write_data(scene.context.data_sha256, scene.data.to_json())
-        execute([step], scene.context, store, workers=workers, events=place.events)
+        steps = [step] if scene.head is None else [scene.head, step]
+        execute(steps, scene.context, store, workers=workers, events=place.events)
         write_model(store, step.key, place.out)
         record = store.record(step.key)
     shutil.rmtree(work, ignore_errors=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ticketry.arms import arm_course, arm_mask
+from ticketry.arms import arm_course, arm_mask, head_start
 from ticketry.bench import Bench
 from ticketry.config import Recipe, derive_seed
 from ticketry.files import pretty_json
@@ -57,6 +57,7 @@ def _train(
     *,
     course: Course | None = None,
     companions: Sequence[Companion] = (),
+    workload: Any = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Fine-tune under ``mask``; return the outcome and the record's common part."""
     from ticketry.course import WHOLE
@@ -64,7 +65,7 @@ def _train(
 
     scratch = bench.store.scratch(step.key)
     outcome = train(
-        bench.workload,
+        workload or bench.workload,
         recipe,
         seed=step.params["seed"],
         mask=mask,
@@ -95,7 +96,7 @@ def _run_level(step: Step, bench: Bench, progress: Progress) -> Output:
     rule = Rule.from_json(step.params["rule"])
     level = step.params["level"]
     rewind = step.params["rewind"]
-    before = bench.mask_of(step.needs[0]) if step.needs else None
+    before = bench.mask_of(step.needs[0]) if level > 1 else None
     capture = Capture(step.params["rewind_step"]) if rewind == "step" and level == 1 else None
     movement = Movement(bench.context.scope) if rule.criterion == "movement" else None
     outcome, record = _train(
@@ -133,14 +134,12 @@ def _run_level(step: Step, bench: Bench, progress: Progress) -> Output:
 
 def _level_course(step: Step, bench: Bench) -> Course:
     """Return where a round starts: θ0, the point to rewind to, or where the last one ended."""
-    from ticketry.course import WHOLE, Course
+    from ticketry.course import Course
 
     rewind, level = step.params["rewind"], step.params["level"]
     rounds = step.params["rounds"] if rewind == "none" else 1
-    if level == 1:
-        return Course(rounds=rounds)
-    if rewind == "pretrained":
-        return WHOLE
+    if level == 1 or rewind == "pretrained":
+        return Course(weights=head_start(step, bench) or None, rounds=rounds)
     if rewind == "step":
         weights = bench.weights_of(step.needs[1])
         return Course(weights=weights, first_step=step.params["rewind_step"])
@@ -152,11 +151,14 @@ def _level_course(step: Step, bench: Bench) -> Course:
 
 def _run_theta0(step: Step, bench: Bench, progress: Progress) -> Output:
     """One-shot on the pre-trained weights: no training, but gradients for some criteria."""
+    from ticketry.models.weights import put_weights_
+
     rule = Rule.from_json(step.params["rule"])
     seed, density = step.params.get("seed", 0), step.params["density"]
     record: dict[str, Any] = {}
     if rule.calibration_batches:
         model = bench.workload.build(derive_seed(seed, "head"), bench.context.device)
+        put_weights_(model, head_start(step, bench))
         chosen = score_and_choose(
             rule, bench, model, density, within=None, seed=seed, progress=progress
         )
@@ -193,7 +195,10 @@ def _run_gradual(step: Step, bench: Bench, progress: Progress) -> Output:
         choose=shrink,
     )
     companions = [pruning] if movement is None else [movement, pruning]
-    outcome, record = _train(step, bench, progress, None, bench.recipe, companions=companions)
+    course = _theta0_course(step, bench)
+    outcome, record = _train(
+        step, bench, progress, None, bench.recipe, course=course, companions=companions
+    )
     mask = pruning.finish()
     evaluation = bench.workload.evaluate(outcome.model, "validation")
     record |= {"level": 1, "validation_score": evaluation.score}
@@ -226,7 +231,8 @@ def _run_replicate(step: Step, bench: Bench, progress: Progress) -> Output:
 def _run_half_budget(step: Step, bench: Bench, progress: Progress) -> Output:
     """Dense with half the budget and its own full decay; read on validation only."""
     recipe = dataclasses.replace(bench.recipe, epochs=bench.recipe.epochs / 2)
-    outcome, record = _train(step, bench, progress, None, recipe)
+    course = _theta0_course(step, bench)
+    outcome, record = _train(step, bench, progress, None, recipe, course=course)
     record["validation_score"] = bench.workload.evaluate(outcome.model, "validation").score
     return Output(record)
 
@@ -242,7 +248,8 @@ def _run_endpoint(step: Step, bench: Bench, progress: Progress) -> Output:
     mask = arm_mask(step, bench)
     course = arm_course(step, bench, mask)
     if head := head_of(model):
-        course = dataclasses.replace(course, weights={**(course.weights or {}), **head})
+        # A head that was warmed up is in the course already, and is every seed's.
+        course = dataclasses.replace(course, weights={**head, **(course.weights or {})})
     outcome, record = _train(step, bench, progress, mask, bench.recipe, course=course)
     record |= {
         "head_seed": head_seed,
@@ -286,6 +293,25 @@ def _run_overlaps(step: Step, bench: Bench, progress: Progress) -> Output:
     return Output({"masks": [mask.digest() for mask in masks], **tables})
 
 
+def _theta0_course(step: Step, bench: Bench) -> Course:
+    """Return θ0, with the head that was warmed up where there is one, and the whole schedule."""
+    from ticketry.course import Course
+
+    return Course(weights=head_start(step, bench) or None)
+
+
+def _run_warm_head(step: Step, bench: Bench, progress: Progress) -> Output:
+    """Train a fresh head on the base at θ0, which stays as it is; keep the head: γ0."""
+    from ticketry.models.weights import head_of
+    from ticketry.tasks.masked import HeadOnly
+    from ticketry.weightsfile import dump_weights
+
+    workload = HeadOnly(bench.workload)
+    outcome, record = _train(step, bench, progress, None, bench.recipe, workload=workload)
+    record["validation_score"] = bench.workload.evaluate(outcome.model, "validation").score
+    return Output(record, {WEIGHTS_FILE: dump_weights(head_of(outcome.model))})
+
+
 KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "level": _run_level,
     "theta0-mask": _run_theta0,
@@ -295,4 +321,5 @@ KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "endpoint": _run_endpoint,
     "connectivity": _run_connectivity,
     "overlaps": _run_overlaps,
+    "warm-head": _run_warm_head,
 }

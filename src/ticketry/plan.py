@@ -103,7 +103,9 @@ class StepPlan(ABC):
             if not trainings:
                 read = sum(step.eval_passes for step in steps)
                 reading = f", {read:,} evaluation passes" if read else ""
-                lines.append(f"  {name:<28} no training{scored}{reading}")
+                warming = any(step.kind == "warm-head" for step in steps)
+                how = "the head alone" if warming else "no training"
+                lines.append(f"  {name:<28} {how}{scored}{reading}")
                 continue
             passes = f"{trainings[0].train_passes:,} passes"
             seeds = ", ".join(dict.fromkeys(str(step.params["seed"]) for step in trainings))
@@ -127,16 +129,19 @@ class Plan(StepPlan):
     Attributes:
         search: the steps of the search, None when a ticket was brought along.
         verification: the steps of the replicates and controls.
+        head: the step that warms up a head which the others start with; None where there is none.
     """
 
     search: Search | None
     verification: Verification
+    head: Step | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """Every step once; two arms that are the same training share it."""
         search = self.search.steps if self.search else ()
-        steps = {step.key: step for step in (*search, *self.verification.steps)}
+        head = () if self.head is None else (self.head,)
+        steps = {step.key: step for step in (*head, *search, *self.verification.steps)}
         return tuple(steps.values())
 
     @property
@@ -144,6 +149,7 @@ class Plan(StepPlan):
         """What each step is for: ``search``, ``dense``, …, ``control NAME`` -> its steps."""
         verification = self.verification
         return {
+            **({} if self.head is None else {"warm-up of the head": (self.head,)}),
             **({"search": self.search.steps} if self.search else {}),
             "dense": verification.dense,
             "dense, half budget": verification.half_budget,

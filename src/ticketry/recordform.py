@@ -45,6 +45,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "predictions": [(_NUMBER, [_NUMBER], str)],
     },
     "half-budget": {**_TRAINED, "validation_score": _NUMBER},
+    "warm-head": {**_TRAINED, "validation_score": _NUMBER},
     "endpoint": {
         **_TRAINED,
         "mask_digest": (str, type(None)),

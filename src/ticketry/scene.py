@@ -16,8 +16,8 @@ from ticketry.config import DataSpec, Recipe, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.parallel import check_launch, launched
-from ticketry.search import Sizes
-from ticketry.steps import Context
+from ticketry.search import Sizes, warm_head_step
+from ticketry.steps import Context, Step
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.dealing import joined_texts
 from ticketry.tasks.objectives import READS_TEXT
@@ -44,6 +44,8 @@ class Scene:
         input_axes: of the tensors in scope, for a pattern that looks at them.
         blocks: of each split's texts, where these are cut into blocks (language modelling) or
             windows (question answering).
+        warms_head: the checkpoint lacks a head that the task warms up before anything starts from
+            it (masked language modelling).
     """
 
     base: Base
@@ -56,6 +58,7 @@ class Scene:
     units: tuple[Unit, ...] | None = None
     input_axes: Mapping[str, int] | None = None
     blocks: tuple[int, int, int] | None = None
+    warms_head: bool = False
 
     @property
     def context_key(self) -> str:
@@ -69,6 +72,18 @@ class Scene:
             return Sizes(*self.blocks)
         data = self.data
         return Sizes(len(data.train), len(data.validation), len(data.test))
+
+    @property
+    def head(self) -> Step | None:
+        """The step that warms up the head, where one is."""
+        if not self.warms_head:
+            return None
+        return warm_head_step(self.recipe, self.sizes, self.context_key)
+
+    @property
+    def head_key(self) -> str | None:
+        """Its key: what plans of searches and verifications ask for."""
+        return None if self.head is None else self.head.key
 
     @property
     def prunable(self) -> int:
@@ -132,7 +147,7 @@ def prepare(
         InputError: the model or the data cannot be used, or the device is absent.
     """
     check_launch(choose_device(device))
-    from ticketry.models.heads import check_task_model, pretrained_head
+    from ticketry.models.heads import check_task_model, pretrained_head, warms_head
     from ticketry.models.loading import (
         base_sha256,
         canonical_tensors,
@@ -214,6 +229,7 @@ def prepare(
         units=units,
         input_axes=axes_for(backbone, pattern, names),
         blocks=blocks,
+        warms_head=warms_head(reference, data.objective),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,51 @@ def search_levels(search: SearchSpec) -> tuple[float, ...]:
     )
 
 
+def warm_head_step(recipe: Recipe, sizes: Sizes, context_key: str) -> Step:
+    """Return the step that warms up a fresh head once, with the base held at θ0.
+
+    Its seed is always 0, so every search and arm of a context starts from one γ0, as from one θ0.
+    Its passes through the base are forward ones.
+    """
+    return Step(
+        name="warm-up of the head",
+        kind="warm-head",
+        params={"seed": 0},
+        context_key=context_key,
+        eval_passes=sizes.passes(recipe) + sizes.validation,
+        searching=True,
+    )
+
+
+def unsearched(head: Step | None) -> Step | None:
+    """Return a step that warms up a head for something else than a search."""
+    return None if head is None else dataclasses.replace(head, searching=False)
+
+
+def with_head(
+    params: Mapping[str, Any], needs: tuple[str, ...], head_key: str | None
+) -> dict[str, Any]:
+    """Return a step's ``params`` and ``needs``, with the warmed-up head that it starts with.
+
+    The head comes last among the needs, so that the others' places keep their meaning.
+
+    Args:
+        params: of a step that starts at θ0.
+        needs: the same.
+        head_key: of :func:`warm_head_step`; None where the task warms up no head.
+    """
+    if head_key is None:
+        return {"params": params, "needs": needs}
+    return {"params": {**params, "head": head_key}, "needs": (*needs, head_key)}
+
+
 def plan_search(
-    search: SearchSpec, recipe: Recipe, seed: int, sizes: Sizes, context_key: str
+    search: SearchSpec,
+    recipe: Recipe,
+    seed: int,
+    sizes: Sizes,
+    context_key: str,
+    head_key: str | None = None,
 ) -> Search:
     """Lay out a search as steps.
 
@@ -87,6 +131,7 @@ def plan_search(
         seed: the run's seed.
         sizes: examples per split.
         context_key: the fingerprint of the run's context.
+        head_key: of :func:`warm_head_step`, where the task warms up a head.
     Returns:
         The steps in order, and which ones leave the mask and the weights to start from.
 
@@ -104,16 +149,18 @@ def plan_search(
         if not (calibration or search.criterion == "random"):
             del shared["seed"]  # nothing is drawn: the mask is the same for every seed
         step = theta0_step(search.sparsity, shared, context_key, calibration)
+        if calibration:
+            step = dataclasses.replace(step, **with_head(step.params, step.needs, head_key))
         return Search((step,), step.key, (search.sparsity,))
     if search.method == "gradual":
-        return _gradual(search, recipe, sizes, shared, context_key)
+        return _gradual(search, recipe, sizes, shared, context_key, head_key)
     steps_each = sizes.passes(recipe) // min(recipe.batch_size, sizes.train)
     if search.rewind_step is not None and search.rewind_step >= steps_each:
         raise ConfigError(
             f"--rewind-step is {search.rewind_step}, but a training has {steps_each} steps; "
             "expected fewer, so that something is left to train."
         )
-    return _rounds(search, recipe, sizes, shared, context_key, calibration)
+    return _rounds(search, recipe, sizes, shared, context_key, calibration, head_key)
 
 
 def _rounds(
@@ -123,6 +170,7 @@ def _rounds(
     shared: Mapping[str, Any],
     context_key: str,
     calibration: int,
+    head_key: str | None,
 ) -> Search:
     """Rounds of training and pruning; the first is dense."""
     levels = search_levels(search)
@@ -144,13 +192,14 @@ def _rounds(
         elif search.rewind == "none":
             params["rounds"] = len(levels)
         skipped = first_step * batch if level > 1 else 0
+        # Later rounds of the other ways go on from weights that hold their own head.
+        at_theta0 = level == 1 or search.rewind == "pretrained"
         steps.append(
             Step(
                 name=f"search level {level} of {len(levels)}, to {sparsity:.1%} sparsity",
                 kind="level",
-                params=params,
                 context_key=context_key,
-                needs=needs,
+                **with_head(params, needs, head_key if at_theta0 else None),
                 train_passes=sizes.passes(recipe) - skipped,
                 eval_passes=sizes.validation,
                 calibration_passes=calibration,
@@ -169,19 +218,21 @@ def _gradual(
     sizes: Sizes,
     shared: Mapping[str, Any],
     context_key: str,
+    head_key: str | None,
 ) -> Search:
     """One training that prunes on its way."""
+    params = {
+        **shared,
+        "density": 1.0 - search.sparsity,
+        "start": search.gradual_start,
+        "end": search.gradual_end,
+        "updates": search.gradual_updates,
+        "keep_weights": search.starts_rewound,
+    }
     step = Step(
         name=f"gradual search, to {search.sparsity:.1%} sparsity",
         kind="gradual",
-        params={
-            **shared,
-            "density": 1.0 - search.sparsity,
-            "start": search.gradual_start,
-            "end": search.gradual_end,
-            "updates": search.gradual_updates,
-            "keep_weights": search.starts_rewound,
-        },
+        **with_head(params, (), head_key),
         context_key=context_key,
         train_passes=sizes.passes(recipe),
         eval_passes=sizes.validation,

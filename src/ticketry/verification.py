@@ -10,7 +10,7 @@ from ticketry.config import Recipe
 from ticketry.controls import parse_control
 from ticketry.pruning import Rule
 from ticketry.records import Arm, Replicate
-from ticketry.search import Sizes, theta0_step
+from ticketry.search import Sizes, theta0_step, with_head
 from ticketry.steps import Step
 from ticketry.store import Store
 
@@ -60,6 +60,7 @@ def plan_verification(
     context_key: str,
     *,
     keep_model: bool = False,
+    head_key: str | None = None,
 ) -> Verification:
     """Lay out the verification of one mask as steps.
 
@@ -74,6 +75,8 @@ def plan_verification(
         sizes: examples per split.
         context_key: the fingerprint of the run's context.
         keep_model: keep the fine-tuned model of the ticket's first replicate.
+        head_key: of :func:`ticketry.search.warm_head_step`: the head that every arm starts with,
+            whatever base it starts from; None where the task warms up none.
     """
     batch = min(recipe.batch_size, sizes.train)
 
@@ -88,9 +91,8 @@ def plan_verification(
                 Step(
                     name=f"{name}, seed {seed}",
                     kind="replicate",
-                    params={"seed": seed, "mask": mask, **params, **keep},
                     context_key=context_key,
-                    needs=needs,
+                    **with_head({"seed": seed, "mask": mask, **params, **keep}, needs, head_key),
                     train_passes=sizes.passes(recipe) - skipped,
                     eval_passes=sizes.validation + sizes.test,
                 )
@@ -108,8 +110,8 @@ def plan_verification(
         Step(
             name=f"dense at half the budget, seed {seed}",
             kind="half-budget",
-            params={"seed": seed},
             context_key=context_key,
+            **with_head({"seed": seed}, (), head_key),
             train_passes=sizes.passes(recipe, budget=0.5),
             eval_passes=sizes.validation,
         )

@@ -51,6 +51,12 @@ def test_nats_per_token_weigh_documents_by_their_tokens() -> None:
     assert METRICS["loss"].fn((), [(10.0, 4), (2.0, 2)]) == pytest.approx(2.0)
 
 
+def test_hidden_tokens_weigh_the_same_in_any_block() -> None:
+    assert METRICS["mlm-accuracy"].fn((), [(1, 10), (5, 5)]) == pytest.approx(6 / 15)
+    assert METRICS["mlm-accuracy"].margin == 0.005
+    assert metrics_for("masked-lm") == ("mlm-accuracy", "loss")
+
+
 def test_a_model_that_says_one_thing_of_all_correlates_with_nothing() -> None:
     for name in ("pearson", "spearman"):
         metric = METRICS[name]
@@ -78,6 +84,11 @@ def random_task(
     if objective.startswith("extractive-qa"):
         return random_answers(replicates, examples, rng, none=objective.endswith("v2"))
     tokens = rng.integers(5, 200, examples)
+    if objective == "masked-lm":
+        shares = rng.uniform(0.3, 0.7, examples) + rng.normal(size=(2, replicates, 1)) * 0.02
+        right = rng.binomial(tokens, shares)
+        runs = np.stack([right, np.broadcast_to(tokens, right.shape)], axis=-1)
+        return (), runs[0].tolist(), runs[1].tolist()
     each = 3 + rng.normal(size=examples) / 3
     nats = (each + rng.normal(size=(2, replicates, examples)) * 0.05) * tokens
     runs = np.stack([nats, np.broadcast_to(tokens, nats.shape)], axis=-1)
@@ -143,6 +154,7 @@ RECOMPUTED: dict[str, Callable[[Any, Any], float]] = {
     "micro-f1": lambda y, p: float(2 * (y * p).sum() / (y.sum() + p.sum())),
     "exact-match": lambda y, p: float((np.asarray(y) == p).all(1).mean()),
     "loss": lambda y, p: float(p[:, 0].sum() / p[:, 1].sum()),
+    "mlm-accuracy": lambda y, p: float(p[:, 0].sum() / p[:, 1].sum()),
     **dict.fromkeys(
         ("squad-f1", "squad-em", "squad-v2-f1", "squad-v2-em"), lambda y, p: float(p.mean())
     ),
@@ -276,6 +288,9 @@ def test_numbers_as_people_say_them() -> None:
         ("loss", (), {"a": [[1.0, 0]]}, "not finite nats and at least one token"),
         ("loss", (), {"a": [[1.0, 2]], "b": [[1.0, 3]]}, "b was read on other test documents"),
         ("loss", (), {}, "there are no predictions"),
+        ("mlm-accuracy", (), {"a": [1.0]}, "expected predicted and hidden tokens of each test blo"),
+        ("mlm-accuracy", (), {"a": [[6, 5]]}, "fewer tokens than none, or more than were hidden"),
+        ("mlm-accuracy", (), {"a": [[-1, 5]]}, "fewer tokens than none, or more than were hidden"),
         ("accuracy", [0, 1], {"a": [0.5, 1.0]}, "a has predictions of another kind; expected cla"),
         ("accuracy", [0, 1], {"a": [[0], [0, 1]]}, "a has predictions of another kind"),
     ],

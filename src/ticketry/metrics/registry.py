@@ -69,11 +69,18 @@ METRICS: Mapping[str, Metric] = {
             margin=0.01,
             fn=tokens.nats_per_token,
             outputs=tokens.TokenLoss(),
-            objectives=("causal-lm",),
+            objectives=("causal-lm", "masked-lm"),
             direction="lower",
             percent=False,
             unit="nats per token",
             also=tokens.perplexity,
+        ),
+        Metric(
+            name="mlm-accuracy",
+            margin=0.005,
+            fn=tokens.share_right,
+            outputs=tokens.TokensRight(),
+            objectives=("masked-lm",),
         ),
         _answers("squad-f1", exact=False, may_be_none=False),
         _answers("squad-em", exact=True, may_be_none=False),
@@ -82,9 +89,9 @@ METRICS: Mapping[str, Metric] = {
     )
 }
 """F1 is that of class 1 when the labels are 0 and 1, else the macro average; mcc is Matthews'
-correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity; SQuAD's F1 and exact
-match are shares, as the scripts of version 1.1 and of version 2 count them. Margins:
-statistics.md, written before any run."""
+correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity; mlm-accuracy is the
+share of hidden tokens that are predicted; SQuAD's F1 and exact match are shares, as the scripts of
+version 1.1 and of version 2 count them. Margins: statistics.md, written before any run."""
 
 
 def get_metric(name: str) -> Metric:
@@ -111,6 +118,7 @@ USUAL: Mapping[str, str] = {
     "regression": "spearman",
     "multi-label": "micro-f1",
     "causal-lm": "loss",
+    "masked-lm": "mlm-accuracy",
     "extractive-qa": "squad-f1",
     "extractive-qa-v2": "squad-v2-f1",
 }

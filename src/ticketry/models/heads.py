@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ticketry.errors import ModelError, unknown_name
 from ticketry.models.families import FAMILIES, matching
@@ -28,6 +28,7 @@ class Head:
         labels: whether the head has an output for each label (or one for a number).
         outputs: how many it has where that is fixed; None leaves it to labels or configuration.
         pretrained: the head is the checkpoint's own, not a fresh one.
+        warmed: the checkpoint may lack it; then it is fresh, and warmed up before it is used.
         expected: models that have one, for messages.
     """
 
@@ -37,6 +38,7 @@ class Head:
     labels: bool = True
     outputs: int | None = None
     pretrained: bool = False
+    warmed: bool = False
     expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
 
 
@@ -59,6 +61,14 @@ HEADS: Mapping[str, Head] = {
         labels=False,
         pretrained=True,
         expected="a decoder such as GPT-2, Llama or Qwen",
+    ),
+    "masked-lm": Head(
+        "MODEL_FOR_MASKED_LM_MAPPING",
+        "masked language model",
+        labels=False,
+        pretrained=True,
+        warmed=True,
+        expected="an encoder such as BERT, RoBERTa, DistilBERT or ModernBERT",
     ),
     **dict.fromkeys(
         ("extractive-qa", "extractive-qa-v2"),
@@ -96,7 +106,7 @@ def load_task_model(
             language modelling.
         head_seed: decides the head's initial values alone; the global RNG is neither read nor
             moved. A head that the checkpoint holds is not used: every arm starts from the seed.
-            Of language modelling the head is the checkpoint's, and no seed counts.
+            Of language modelling the head is the checkpoint's where it has one, and no seed counts.
         weights: the base's tensors by canonical name, to save reading them again; copied.
         head_weights: :func:`pretrained_head`, to save reading it again; copied.
         attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
@@ -140,7 +150,30 @@ def load_task_model(
             f"the {head.task_model} built on {base.name!r} has tensors that the base lacks: "
             f"{some_names(lost)}; they would start at random. Expected only a head to be new."
         )
+    if head.warmed:
+        _keep_pooler(model, weights)
     return model
+
+
+def _keep_pooler(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    """Give a task model without the base's pooler that pooler, unused.
+
+    The scope is that of the base, whatever the task, and a pooler may be in it.
+    """
+    inside: Any = model.base_model
+    lacking = {name.partition(".")[0] for name in set(weights) - set(inside.state_dict())}
+    if not lacking:
+        return
+    with torch.device("meta"):
+        whole = AutoModel.from_config(model.config)
+    for name, part in whole.named_children():
+        if getattr(inside, name, None) is None:  # ALBERT's activation stands beside its pooler
+            setattr(inside, name, part.to_empty(device="cpu"))
+    with torch.no_grad():
+        for name, tensor in inside.state_dict(keep_vars=True).items():
+            if name.partition(".")[0] in lacking:
+                tensor.copy_(weights[name])
+    inside.eval()
 
 
 def check_task_model(base: BaseRef, objective: str, label_names: Sequence[str]) -> None:
@@ -177,7 +210,12 @@ def _task_class(base: BaseRef, objective: str, label_names: Sequence[str]) -> tu
             f"{base.name!r} is a {config.model_type} model, for which transformers has no "
             f"{head.task_model}; give {head.expected}."
         ) from error
-    if head.pretrained and _reads_both_ways(config):
+    if head.pretrained and _reads_both_ways(config) != head.warmed:
+        if head.warmed:
+            raise ModelError(
+                f"{base.name!r} is a {config.model_type} model set up as a decoder (is_decoder), "
+                f"whose tokens do not see those after them; give {head.expected}."
+            )
         raise ModelError(
             f"{base.name!r} is a {config.model_type} model, whose tokens see those after them, so "
             f"it cannot predict the next one; give {head.expected}."
@@ -198,8 +236,8 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
         base: the base model.
         objective: a key of :data:`HEADS`.
     Returns:
-        Nothing for an objective whose head is fresh, or where the head is the embedding itself
-        (tied weights).
+        Nothing for an objective whose head is fresh, where the head is the embedding itself
+        (tied weights), or where a head that is warmed up is not whole in the checkpoint.
 
     Raises:
         UnknownNameError: an unknown objective.
@@ -208,8 +246,20 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
     if objective not in HEADS:
         raise unknown_name("objective", objective, HEADS)
     head = HEADS[objective]
-    if not head.pretrained:
-        return {}
+    return {} if not head.pretrained else _own_head(base, objective)[0]
+
+
+def warms_head(base: BaseRef, objective: str) -> bool:
+    """Say whether a checkpoint lacks a head that must be warmed up before anything starts from it.
+
+    Raises:
+        ModelError: the base has no such task model.
+    """
+    return HEADS[objective].warmed and not _own_head(base, objective)[1]
+
+
+def _own_head(base: BaseRef, objective: str) -> tuple[dict[str, Tensor], bool]:
+    """Return the head of a checkpoint by its names in the task model, and whether it is whole."""
     _, model_class = _task_class(base, objective, ())
     with loading(base):
         model, info = model_class.from_pretrained(
@@ -222,6 +272,8 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
         )
     inside = f"{model_class.base_model_prefix}."
     lost = [name for name in sorted(info["missing_keys"]) if not name.startswith(inside)]
+    if lost and HEADS[objective].warmed:
+        return {}, False
     if lost:
         raise ModelError(
             f"the checkpoint of {base.name!r} has no language-modelling head: it lacks "
@@ -229,8 +281,9 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
             "be the pre-trained model; give the checkpoint that AutoModelForCausalLM saves."
         )
     body = {id(tensor) for tensor in model.base_model.state_dict(keep_vars=True).values()}
-    return {
+    found = {
         name: tensor.detach()
         for name, tensor in model.state_dict(keep_vars=True).items()
         if id(tensor) not in body
     }
+    return found, True

@@ -1,10 +1,11 @@
-"""A lean forward and backward of BERT-shaped text classifiers on a CPU.
+"""A lean forward and backward of BERT-shaped text models on a CPU.
 
 The same network as transformers', on the same modules and parameters, with less work around the
 matrix products:
 
-- The head reads one token, so the last layer's queries, products and MLP are computed for that
-  token alone (its keys and values for all): 5/6 of a layer less, exactly the same function.
+- A classifier's head reads one token, so the last layer's queries, products and MLP are computed
+  for that token alone (its keys and values for all): 5/6 of a layer less, exactly the same
+  function. A masked language model's reads the tokens to predict, so there it is for these.
 - Dropout draws 15 random bits an element, four elements a random number, and is applied to the
   bits: torch's ``bernoulli_`` took a tenth of a training step.
 - Query, key and value are one product; activations are cast once, not at each product; residual
@@ -17,7 +18,7 @@ autocast itself. A dropout probability is rounded to 1/32,768. There is no secon
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
@@ -40,18 +41,41 @@ def logits_of(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     Returns:
         (batch, labels).
     """
-    if not fits(model, inputs):
+    if not fits(model, inputs, _CLASSIFIERS):
         found: Tensor = model(**inputs).logits
         return found
     base: Any = model.base_model
-    rest = {name: value for name, value in inputs.items() if name != "attention_mask"}
-    embedded = base.embeddings(**rest)
-    first = _encode(base.encoder.layer, embedded, inputs.get("attention_mask"))
-    return _head(model, base, first)
+    batch = len(inputs["input_ids"])
+
+    def first(states: Tensor) -> Tensor:
+        return states.view(batch, -1, states.shape[1])[:, 0]
+
+    return _head(model, base, _encode(base, inputs, first)[:, None])
 
 
-def fits(model: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
+def states_at(model: nn.Module, inputs: Mapping[str, Tensor], chosen: Tensor) -> Tensor:
+    """Return the base's last states at chosen tokens; see :func:`fits`.
+
+    Args:
+        model: a task model.
+        inputs: as for :func:`logits_of`.
+        chosen: which tokens, bool, (batch, tokens), equally many in each example.
+    Returns:
+        (chosen tokens, hidden), float32, in the order of the text.
+    """
+    rows = chosen.flatten().nonzero().squeeze(1)
+    return _encode(model.base_model, inputs, lambda states: states.index_select(0, rows))
+
+
+def fits(
+    model: nn.Module, inputs: Mapping[str, Tensor], kinds: Container[str] = _CLASSIFIERS
+) -> bool:
     """Say whether the lean way computes what ``model`` does with these inputs.
+
+    Args:
+        model: a task model.
+        inputs: of a batch.
+        kinds: names of the task models whose head the caller knows how to apply.
 
     It does not where a second derivative may be asked for (a graph outside training), nor where
     someone else's hook or module stands in the model.
@@ -59,12 +83,14 @@ def fits(model: nn.Module, inputs: Mapping[str, Tensor]) -> bool:
     ids = inputs.get("input_ids")
     if ids is None or ids.device.type != "cpu" or ids.shape[1] > LONGEST:
         return False
-    if type(model).__name__ not in _CLASSIFIERS or torch.is_grad_enabled() != model.training:
+    if type(model).__name__ not in kinds:
+        return False
+    base: Any = model.base_model
+    if torch.is_grad_enabled() != base.training:
         return False
     config: Any = model.config
     if config.is_decoder or config.add_cross_attention:
         return False
-    base: Any = model.base_model
     if any(module._forward_hooks or module._forward_pre_hooks for module in base.modules()):
         return False
     return all(
@@ -97,8 +123,17 @@ def _head(model: Any, base: Any, first: Tensor) -> Tensor:
     return found
 
 
-def _encode(layers: Any, embedded: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Return the first token's state after all layers, float32 (batch, 1, hidden)."""
+def _encode(base: Any, inputs: Mapping[str, Tensor], pick: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return some tokens' states after all layers, float32 (tokens picked, hidden).
+
+    Args:
+        base: transformers' module.
+        inputs: of a batch.
+        pick: rows of (batch · tokens, …) -> those that are read, equally many of each example.
+    """
+    attention_mask = inputs.get("attention_mask")
+    embedded = base.embeddings(**{n: v for n, v in inputs.items() if n != "attention_mask"})
+    layers = base.encoder.layer
     enabled = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if enabled else torch.float32
     batch, _, hidden = embedded.shape
@@ -112,7 +147,7 @@ def _encode(layers: Any, embedded: Tensor, attention_mask: Tensor | None) -> Ten
         for layer in layers[:-1]:
             residual, state = _layer(layer, residual, state, batch, bias)
         last = layers[-1]
-        return _layer(last, residual, state, batch, bias, first_only=True)[0][:, None]
+        return _layer(last, residual, state, batch, bias, pick)[0]
 
 
 def _layer(
@@ -121,8 +156,7 @@ def _layer(
     state: Tensor,
     batch: int,
     bias: Tensor | None,
-    *,
-    first_only: bool = False,
+    pick: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One block; return its output as residual stream and in the products' dtype.
 
@@ -132,15 +166,15 @@ def _layer(
         state: the same in the products' dtype.
         batch: examples.
         bias: added to the attention's scores; None without padding.
-        first_only: return the first token's rows alone.
+        pick: return these rows alone; None for all.
     """
     attention = layer.attention.self
     heads = attention.num_attention_heads
     p = attention.dropout.p if attention.training else 0.0
-    if first_only:
+    if pick is not None:
         width = state.shape[1]
-        residual, top = (x.view(batch, -1, width)[:, 0] for x in (residual, state))
-        query = _linear(top, attention.query).view(batch, 1, 1, heads, -1)
+        residual, top = pick(residual), pick(state)
+        query = _linear(top, attention.query).view(batch, -1, 1, heads, width // heads)
         rest = _linear(state, attention.key, attention.value).view(
             batch, -1, 2, heads, width // heads
         )
@@ -204,8 +238,8 @@ def _joined(parts: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
 class _Attention(torch.autograd.Function):
     """softmax(q·kᵀ·scaling + bias)·v with dropout on the weights.
 
-    ``first`` is (batch, tokens, 3, heads, size) with q, k and v, or (batch, 1, 1, heads, size) with
-    q alone; then ``rest`` has k and v. The result is (batch · queries, heads · size).
+    ``first`` is (batch, tokens, 3, heads, size) with q, k and v, or (batch, queries, 1, heads,
+    size) with q alone; then ``rest`` has k and v. The result is (batch · queries, heads · size).
     """
 
     @staticmethod

@@ -31,7 +31,7 @@ def load_bbc(*, split_seed: int, say: Callable[[str], None]) -> TaskData:
         split_seed: decides the splits.
         say: given a line about a download.
     """
-    rows = _read(fetch(BBC, say) / TABLE)
+    rows = read_documents(fetch(BBC, say) / TABLE)
     names = tuple(sorted({label for label, _, _ in rows}))
     return deal(
         name="bbc",
@@ -59,7 +59,7 @@ def load_spam(*, split_seed: int, say: Callable[[str], None]) -> TaskData:
     """
     texts, labels, threads = [], [], []
     empty = 0
-    for label, document, source in _read(fetch(SPAM, say) / TABLE):
+    for label, document, source in read_documents(fetch(SPAM, say) / TABLE):
         subject, text = mail_text(source)
         if not text:
             empty += 1
@@ -86,7 +86,7 @@ def load_spam(*, split_seed: int, say: Callable[[str], None]) -> TaskData:
     )
 
 
-def _read(path: Path) -> list[tuple[str, str, str]]:
+def read_documents(path: Path) -> list[tuple[str, str, str]]:
     """Return label, name and text of each document.
 
     Raises:

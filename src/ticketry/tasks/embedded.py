@@ -38,6 +38,37 @@ def load_rated(
         split_seed: decides the splits.
         say: given a line about a download.
     """
+    ids, texts, ratings = read_rated(file, say)
+    notes = []
+    rows = list(range(len(ids)))
+    if polarity:
+        rows = [i for i in rows if abs(ratings[i]) > NEUTRAL]
+        notes.append(f"{len(ids) - len(rows):,} sentences rated within ±{NEUTRAL} were left out")
+    return deal(
+        name=name,
+        source=f"vaderSentiment 2.5, {file}",
+        texts=[texts[i] for i in rows],
+        labels=[int(ratings[i] > 0) if polarity else ratings[i] for i in rows],
+        documents=[document_of(ids[i]) for i in rows] if by_document else None,
+        class_names=LABELS if polarity else ("rating",),
+        metric="accuracy" if polarity else "spearman",
+        objective="classification" if polarity else "regression",
+        split_seed=split_seed,
+        notes=notes,
+    )
+
+
+def document_of(sentence: str) -> str:
+    """Return the document of a sentence's id, ``document_sentence``."""
+    return sentence.rsplit("_", 1)[0]
+
+
+def read_rated(file: str, say: Callable[[str], None]) -> tuple[list[str], list[str], list[float]]:
+    """Return the ids, texts and mean ratings of one of the corpora.
+
+    Raises:
+        DataError: a line is not what was written there.
+    """
     path = fetch_hutto(say) / file
     ids, texts, ratings = [], [], []
     for number, line in enumerate(path.read_bytes().decode("utf-8").splitlines(), start=1):
@@ -56,20 +87,4 @@ def load_rated(
         ids.append(fields[0])
         texts.append(fields[2].strip())
         ratings.append(rating)
-    notes = []
-    rows = list(range(len(ids)))
-    if polarity:
-        rows = [i for i in rows if abs(ratings[i]) > NEUTRAL]
-        notes.append(f"{len(ids) - len(rows):,} sentences rated within ±{NEUTRAL} were left out")
-    return deal(
-        name=name,
-        source=f"vaderSentiment 2.5, {file}",
-        texts=[texts[i] for i in rows],
-        labels=[int(ratings[i] > 0) if polarity else ratings[i] for i in rows],
-        documents=[ids[i].rsplit("_", 1)[0] for i in rows] if by_document else None,
-        class_names=LABELS if polarity else ("rating",),
-        metric="accuracy" if polarity else "spearman",
-        objective="classification" if polarity else "regression",
-        split_seed=split_seed,
-        notes=notes,
-    )
+    return ids, texts, ratings

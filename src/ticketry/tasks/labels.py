@@ -264,6 +264,14 @@ def _check_documents(split: Split, names: Sequence[str], where: str) -> None:
         )
 
 
+_DOCUMENTS = LabelKind(
+    lambda table, columns: [],
+    lambda values, columns: (),
+    lambda value, names: (),
+    _check_documents,
+    conflicts=False,
+)
+
 KINDS: Mapping[str, LabelKind] = {
     "classification": LabelKind(
         _read_classes,
@@ -287,12 +295,7 @@ KINDS: Mapping[str, LabelKind] = {
         _check_sets,
         conflicts=True,
     ),
-    "causal-lm": LabelKind(
-        lambda table, columns: [],
-        lambda values, columns: (),
-        lambda value, names: (),
-        _check_documents,
-        conflicts=False,
-    ),
+    "causal-lm": _DOCUMENTS,
+    "masked-lm": _DOCUMENTS,
 }
 """Objective -> how its labels are read."""

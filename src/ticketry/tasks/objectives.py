@@ -25,6 +25,12 @@ def _language(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return CausalLM(base, data, recipe)
 
 
+def _masked(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.masked import MaskedLM
+
+    return MaskedLM(base, data, recipe)
+
+
 def _extraction(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.extraction import ExtractiveQA
 
@@ -42,6 +48,7 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "regression": _text,
     "multi-label": _text,
     "causal-lm": _language,
+    "masked-lm": _masked,
     "extractive-qa": _extraction,
     "extractive-qa-v2": _extraction,
     "image-classification": _images,
@@ -71,15 +78,20 @@ def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, in
         from ticketry.tasks.windows import window_counts
 
         return window_counts(tokenizer, data, int(length))
-    if data.objective != "causal-lm":
-        return None
-    from ticketry.tasks import language
+    if data.objective == "causal-lm":
+        from ticketry.tasks import language
 
-    return language.block_counts(tokenizer, data, int(length))
+        return language.block_counts(tokenizer, data, int(length))
+    if data.objective == "masked-lm":
+        from ticketry.tasks import masked
+
+        return masked.block_counts(tokenizer, data, int(length))
+    return None
 
 
 AUTO_CLASSES: Mapping[str, str] = {
     "causal-lm": "AutoModelForCausalLM",
+    "masked-lm": "AutoModelForMaskedLM",
     "extractive-qa": "AutoModelForQuestionAnswering",
     "extractive-qa-v2": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
@@ -88,6 +100,7 @@ AUTO_CLASSES: Mapping[str, str] = {
 
 PIPELINES: Mapping[str, str] = {
     "causal-lm": "text-generation",
+    "masked-lm": "fill-mask",
     "extractive-qa": "question-answering",
     "extractive-qa-v2": "question-answering",
     "image-classification": "image-classification",

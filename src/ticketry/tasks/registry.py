@@ -93,6 +93,12 @@ def _spam(*, split_seed: int, say: Say) -> TaskData:
     return load_spam(split_seed=split_seed, say=say)
 
 
+def _mlm(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.corpus import load_mlm
+
+    return load_mlm(split_seed=split_seed, say=say)
+
+
 def _digits(*, split_seed: int, say: Say) -> TaskData:
     from ticketry.tasks.digits import load_digits
 
@@ -115,6 +121,9 @@ _RATED = (
      ", split by editorial"),
 )  # fmt: skip
 
+RATED_FILES = {name: file for name, file, *_ in _RATED}
+"""Task on a rated corpus -> its file in the package."""
+
 for _name, _file, _what, _polar, _all, _how in _RATED:
     _rated(_name, _file, f"polarity of {_polar:,} {_what}{_how}", polarity=True,
            by_document=bool(_how))  # fmt: skip
@@ -132,6 +141,15 @@ register_task(
     )
 )
 
+register_task(
+    TaskInfo(
+        "mlm",
+        "hidden words of 15,256 sentences and articles that none of the above holds out",
+        "mlm-accuracy",
+        _mlm,
+        "masked-lm",
+    )
+)
 register_task(
     TaskInfo(
         "digits",
