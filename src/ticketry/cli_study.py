@@ -32,6 +32,14 @@ def study(
         typer.Option(help="Begin no training after so many hours; the same command goes on."),
     ] = None,
     plan: flags.PlanOnly = False,
+    nominal: Annotated[
+        bool,
+        typer.Option(help="With --plan: price by the sizes the plan states; nothing is loaded."),
+    ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="Sustained TFLOP/s of the machine to price for; by default this one's."),
+    ] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Run a declared grid of searches, fine-tunings and controls, or go on with it."""
@@ -50,6 +58,8 @@ def study(
         ConsoleEvents(),
         lambda line: echo(line, err=True),
         plan,
+        nominal,
+        None if tflops is None else tflops * 1e12,
     )
     result = run_study(spec, place)
     if as_json:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ticketry.config import Recipe, verification_seeds
 from ticketry.plan import weight
@@ -14,6 +15,7 @@ from ticketry.scene import Scene, prepare
 from ticketry.search import Search, plan_search
 from ticketry.searchspec import UNIT_PATTERNS, SearchSpec
 from ticketry.steps import Context, Step
+from ticketry.studies.nominal import NominalScene, NominalScenes
 from ticketry.studies.spec import SAME, ArmSpec, StudySpec
 from ticketry.verification import Start, plan_verification
 
@@ -182,13 +184,18 @@ class Scenes:
         return tuple(self._made.values())
 
 
-def lay_out(spec: StudySpec, say: Callable[[str], None]) -> Grid:
+def lay_out(spec: StudySpec, say: Callable[[str], None], *, nominal: bool = False) -> Grid:
     """Lay a plan out as cells and steps; loads models and data, trains nothing.
+
+    Args:
+        spec: the plan.
+        say: given a line about each download.
+        nominal: by the sizes that the plan states; nothing is loaded, and nothing can be run.
 
     Raises:
         InputError: a task's data or the model cannot be used, or an arm does not fit the model.
     """
-    scenes = Scenes(spec, say)
+    scenes: Any = NominalScenes(spec) if nominal else Scenes(spec, say)
     layout = _Layout()
     found: list[Found] = []
     for target in spec.targets:
@@ -267,7 +274,7 @@ def _dense(spec: StudySpec, scene: Scene, target: str, number: int, layout: _Lay
 
 def _arm(
     spec: StudySpec,
-    scenes: Scenes,
+    scenes: Any,
     arm: ArmSpec,
     source: str | None,
     number: int,
@@ -277,6 +284,9 @@ def _arm(
     targets = arm.sources if arm.targets == (SAME,) else arm.targets
     if source is not None and arm.targets == (SAME,):
         targets = (source,)
+    wanted = {spec.sparsity_of.get(target) for target in targets}
+    if None not in wanted:  # no deeper than anybody looks
+        arm = dataclasses.replace(arm, sparsities=tuple(s for s in arm.sparsities if s in wanted))
     masks = []
     if source is not None:
         masks = _search(spec, scenes, arm, source, source, number, layout)
@@ -292,7 +302,7 @@ def _arm(
 
 def _search(
     spec: StudySpec,
-    scenes: Scenes,
+    scenes: Any,
     arm: ArmSpec,
     source: str | None,
     task: str,
@@ -305,7 +315,8 @@ def _search(
     for sparsity in arm.sparsities:
         search = spec.find_spec(task, arm, sparsity).search
         search = _with_rewind_step(search, arm, scene.recipe, scene)
-        check_rule(Rule.of(search), scene.shapes, 1.0 - sparsity, scene.units, scene.input_axes)
+        if not isinstance(scene, NominalScene):
+            check_rule(Rule.of(search), scene.shapes, 1.0 - sparsity, scene.units, scene.input_axes)
         planned = plan_search(
             search, scene.recipe, spec.seed + number, scene.sizes, scene.context_key
         )
@@ -352,7 +363,7 @@ def _level(planned: Search, sparsity: float) -> int:
 
 
 def _fine_tune(
-    spec: StudySpec, scenes: Scenes, arm: ArmSpec, mask: Found, target: str, layout: _Layout
+    spec: StudySpec, scenes: Any, arm: ArmSpec, mask: Found, target: str, layout: _Layout
 ) -> None:
     scene = scenes.target(target, arm)
     seeds = verification_seeds(spec.seed + mask.number, arm.fine_tunings)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import DATA_OPTIONS
 from ticketry.controls import parse_control
 from ticketry.errors import ConfigError, nearest, unknown_name_message
 from ticketry.options import as_names
-from ticketry.searchspec import CALIBRATED, SearchSpec
 from ticketry.studies.options import find_faults
+from ticketry.studies.planwords import (
+    ARM_KEYS,
+    DATA_OPTIONS,
+    KEYS,
+    RECIPE_OPTIONS,
+    SEARCH_OPTIONS,
+    is_sparsity,
+    option,
+    searches_a_task,
+)
 from ticketry.studies.spec import (
     SAME,
     SCHEMA_VERSION,
@@ -23,21 +30,6 @@ from ticketry.studies.spec import (
     StudySpec,
 )
 from ticketry.yamlfile import read_yaml
-
-RECIPE_OPTIONS = (
-    "recipe", "epochs", "learning_rate", "batch_size", "max_length", "train_samples", "dtype",
-)  # fmt: skip
-_DATA_OPTIONS = ("task", "data", *DATA_OPTIONS.values())
-_SEARCH_OPTIONS = tuple(
-    f.name for f in dataclasses.fields(SearchSpec) if f.name not in ("sparsity", "layer_densities")
-)
-_ARM_KEYS = (*_SEARCH_OPTIONS, *RECIPE_OPTIONS, "sources", "targets", "sparsities", "masks",
-             "rewind_share", "fine_tunings")  # fmt: skip
-_KEYS = (
-    "schema_version", "study", "title", "paper", "model", "revision", "scope", "seed", "device",
-    "threads", "masks", "fine_tunings", "half_budget", "recipe", "tasks", "sources", "targets",
-    "sparsities", "sparsity_of", "arms", "controls", "contrasts", "overlaps",
-)  # fmt: skip
 
 
 def read_plan(path: Path) -> StudySpec:
@@ -84,7 +76,7 @@ class _Reader:
 
     def read(self) -> StudySpec | None:
         """Return the plan, or None where its faults leave nothing to check further."""
-        self._unknown(self.content, _KEYS, "the plan")
+        self._unknown(self.content, KEYS, "the plan")
         version = self.content.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             self.faults.append(
@@ -134,13 +126,15 @@ class _Reader:
             half_budget=self._flag("half_budget", True),
             sparsity_of=sparsity_of,
             overlaps=self._flag("overlaps", True),
+            prunable=self._count(self.content, "prunable", 0, "the plan", least=0),
+            sizes=self._sizes(),
         )
 
     def _tasks(self) -> dict[str, dict[str, Any]]:
         """Return every task that the plan names anywhere, with its options."""
         tasks: dict[str, dict[str, Any]] = {}
         for name, value in self._mapping("tasks").items():
-            known = (*_DATA_OPTIONS, *RECIPE_OPTIONS)
+            known = (*DATA_OPTIONS, *RECIPE_OPTIONS)
             tasks[str(name)] = self._options(value or {}, known, f"task {name}")
         named = [self.content.get("sources"), self.content.get("targets")]
         for arm in self._mapping("arms").values():
@@ -168,14 +162,14 @@ class _Reader:
         if not isinstance(value, Mapping):
             self.faults.append(f"{where} is {value!r}; expected options of find, such as method.")
             return None
-        value = {_option(str(key)): item for key, item in value.items()}
-        self._unknown(value, _ARM_KEYS, where)
-        search = {key: value[key] for key in _SEARCH_OPTIONS if key in value}
+        value = {option(str(key)): item for key, item in value.items()}
+        self._unknown(value, ARM_KEYS, where)
+        search = {key: value[key] for key in SEARCH_OPTIONS if key in value}
         recipe = {key: value[key] for key in RECIPE_OPTIONS if key in value}
         if "sources" in value:
             own_sources = self._names(value, "sources", tasks, where)
         else:
-            own_sources = sources if _searches_a_task(search) else ()
+            own_sources = sources if searches_a_task(search) else ()
         own_targets = self._names(value, "targets", tasks, where, same=True) or targets
         own = self._sparsities(value, where) or sparsities
         if not own and isinstance(search.get("grid"), list):
@@ -275,12 +269,31 @@ class _Reader:
             found.append(Contrast(str(key), sides[0], sides[1], float(margin), decides))
         return tuple(found)
 
+    def _sizes(self) -> dict[str, dict[str, float]]:
+        names = ("train", "validation", "test", "tokens")
+        found = {}
+        for task, value in self._mapping("sizes").items():
+            if (
+                not isinstance(value, Mapping)
+                or set(value) != set(names)
+                or not all(
+                    isinstance(number, int | float) and number > 0 for number in value.values()
+                )
+            ):
+                self.faults.append(
+                    f"sizes of {task} are {value!r}; expected {', '.join(names)} as numbers "
+                    "above 0."
+                )
+                continue
+            found[str(task)] = {name: float(value[name]) for name in names}
+        return found
+
     def _sparsity_of(self, tasks: Mapping[str, Any]) -> dict[str, float]:
         found = {}
         for name, value in self._mapping("sparsity_of").items():
             if name not in tasks:
                 self.faults.append(f"sparsity_of: {unknown_name_message('task', str(name), tasks)}")
-            elif not _is_sparsity(value):
+            elif not is_sparsity(value):
                 self.faults.append(f"sparsity_of {name} is {value!r}; expected a number in [0, 1).")
             else:
                 found[str(name)] = float(value)
@@ -335,7 +348,7 @@ class _Reader:
         if not isinstance(value, Mapping):
             self.faults.append(f"{where} is {value!r}; expected `option: value` lines.")
             return {}
-        options = {_option(str(key)): item for key, item in value.items()}
+        options = {option(str(key)): item for key, item in value.items()}
         self._unknown(options, known, where)
         return {key: item for key, item in options.items() if key in known}
 
@@ -367,24 +380,8 @@ class _Reader:
             return ()
         listed = value if isinstance(value, list) else [value]
         for item in listed:
-            if not _is_sparsity(item):
+            if not is_sparsity(item):
                 self.faults.append(
                     f"{where}: the sparsity {item!r} is no number in [0, 1); write 0.4 for 40%."
                 )
-        return tuple(float(item) for item in listed if _is_sparsity(item))
-
-
-def _is_sparsity(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < 1
-
-
-def _option(name: str) -> str:
-    name = name.replace("-", "_")
-    return "source" if name == "from" else name
-
-
-def _searches_a_task(search: Mapping[str, Any]) -> bool:
-    """Say whether a search looks at any task's data."""
-    if search.get("method") == "one-shot" and search.get("source") == "theta0":
-        return search.get("criterion", "magnitude") in CALIBRATED
-    return True
+        return tuple(float(item) for item in listed if is_sparsity(item))

@@ -45,6 +45,8 @@ class StudyPlace:
         workers: trainings side by side; by default one a core.
         max_hours: no training is begun after so many hours; those under way are finished.
         plan_only: print the price and stop.
+        nominal: price by the sizes that the plan states; with ``plan_only``.
+        flops_per_s: of another machine to price for; by default this one's are estimated.
     """
 
     out: Path
@@ -54,6 +56,8 @@ class StudyPlace:
     events: Events | None = None
     say: Say = lambda line: None
     plan_only: bool = False
+    nominal: bool = False
+    flops_per_s: float | None = None
 
     @property
     def outputs(self) -> Store:
@@ -80,8 +84,10 @@ def run_study(spec: StudySpec, place: StudyPlace) -> StudyResult:
     """
     if place.max_hours is not None and not place.max_hours > 0:
         raise ConfigError(f"--max-hours is {place.max_hours}; expected a number above 0.")
+    if place.nominal and not place.plan_only:
+        raise ConfigError("--nominal prices a plan by stated sizes; it goes with --plan.")
     check_run(place.out, spec.to_json())
-    grid = lay_out(spec, place.say)
+    grid = lay_out(spec, place.say, nominal=place.nominal)
     return run_grid(spec, grid, place)
 
 
@@ -212,7 +218,10 @@ def price_of(
     one = max(grid.work(step) for step in dense.values()) if dense else 1.0
     mean = sum(grid.work(step) for step in dense.values()) / max(len(dense), 1) or one
     workers = workers_of(grid, place)
-    seconds = _seconds(grid, ledger, steps, workers)
+    if place.flops_per_s is None:
+        seconds = _seconds(grid, ledger, steps, workers)
+    else:
+        seconds = sum(grid.work(step) for step in steps) / place.flops_per_s
     trainings = [step for step in grid.steps if step.train_passes]
     return {
         "cells": len(grid.cells),
@@ -225,6 +234,7 @@ def price_of(
         "train_passes": sum(step.train_passes for step in grid.steps),
         "workers": max(workers, 1),
         "seconds_left": None if seconds is None else round(seconds),
+        "flops_per_s": place.flops_per_s,
     }
 
 
@@ -279,10 +289,12 @@ def price_lines(spec: StudySpec, grid: Grid, price: Mapping[str, Any]) -> list[s
         f"  {price['cells']} cells from {price['masks']} masks: {price['trainings']:,} trainings "
         f"= {price['dense_equivalents']:,g} dense fine-tunings of mean length"
     )
+    how = f"with {price['workers']} worker{'s' if price['workers'] > 1 else ''}"
+    if price["flops_per_s"] is not None:
+        how = f"at {price['flops_per_s'] / 1e12:g} TFLOP/s sustained"
     lines.append(
         f"  {price['trainings_left']:,} trainings are left "
-        f"({price['dense_equivalents_left']:,g} dense fine-tunings){about} "
-        f"with {price['workers']} worker{'s' if price['workers'] > 1 else ''}"
+        f"({price['dense_equivalents_left']:,g} dense fine-tunings){about} {how}"
     )
     return lines
 

@@ -77,6 +77,8 @@ class StudySpec:
         half_budget: also train dense with half the budget, once a mask.
         sparsity_of: target -> the only sparsity at which it is looked at.
         overlaps: set all masks of one sparsity side by side.
+        prunable: weights in scope, as far as a price without the model needs them.
+        sizes: task -> ``train``, ``validation``, ``test`` examples and mean ``tokens``; likewise.
     """
 
     study: str
@@ -99,6 +101,8 @@ class StudySpec:
     half_budget: bool = True
     sparsity_of: Mapping[str, float] = field(default_factory=dict)
     overlaps: bool = True
+    prunable: int = 0
+    sizes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -108,6 +112,8 @@ class StudySpec:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         spec = {"schema_version": SCHEMA_VERSION, "kind": "study", **dataclasses.asdict(self)}
+        for name in ("prunable", "sizes", "title", "paper"):  # no part of what is measured
+            del spec[name]
         plain: dict[str, Any] = json.loads(canonical_json(spec))  # lists, not tuples
         return plain
 
