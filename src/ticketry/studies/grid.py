@@ -4,147 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ticketry.config import Recipe, verification_seeds
-from ticketry.plan import weight
 from ticketry.pruning import Rule, check_rule
 from ticketry.scene import Scene, prepare
 from ticketry.search import Search, plan_search
 from ticketry.searchspec import UNIT_PATTERNS, SearchSpec
-from ticketry.steps import Context, Step
+from ticketry.steps import Step
+from ticketry.studies.cells import DENSE, CellKey, Found, Grid, Layout
 from ticketry.studies.nominal import NominalScene, NominalScenes
 from ticketry.studies.spec import SAME, ArmSpec, StudySpec
 from ticketry.verification import Start, plan_verification
-
-DENSE = "dense"
-
-
-@dataclass(frozen=True)
-class CellKey:
-    """What a cell is about.
-
-    Attributes:
-        arm: a method of the plan, :data:`DENSE`, or ``control of arm``.
-        source: the task its masks were found on; None where they depend on none.
-        target: the task that is fine-tuned on.
-        sparsity: of the masks; 0 for dense.
-        control: the control's name, where it is one.
-    """
-
-    arm: str
-    source: str | None
-    target: str
-    sparsity: float
-    control: str | None = None
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        if self.arm == DENSE:
-            return f"dense on {self.target}"
-        what = f"{self.control} of {self.arm}" if self.control else self.arm
-        found = f" from {self.source}" if self.source else ""
-        return f"{what}{found} on {self.target} at {self.sparsity:.0%}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a study's table: masks, and the fine-tunings of each.
-
-    Attributes:
-        groups: mask -> the steps of its fine-tunings, in the order of their seeds.
-        mask_keys: the step that left each mask; empty for dense.
-    """
-
-    key: CellKey
-    groups: tuple[tuple[Step, ...], ...]
-    mask_keys: tuple[str, ...] = ()
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All fine-tunings."""
-        return tuple(step for group in self.groups for step in group)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A mask to be: the steps that search it and what is trained from it."""
-
-    arm: str
-    source: str | None
-    number: int
-    sparsity: float
-    start: Start
-    search: tuple[Step, ...]
-    context_key: str
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A study laid out.
-
-    Attributes:
-        steps: every step once, in the order in which they are run: a whole first mask of every
-            cell before the second, so that partial results are usable at any time.
-        cells: what is read from them.
-        half: target -> the dense trainings with half the budget.
-        found: every mask.
-        contexts: by their keys.
-        scenes: target -> what its fine-tunings work on.
-        flops: context -> FLOPs of one forward and backward pass.
-    """
-
-    steps: tuple[Step, ...]
-    cells: Mapping[CellKey, Cell]
-    half: Mapping[str, tuple[Step, ...]]
-    found: tuple[Found, ...]
-    contexts: Mapping[str, Context]
-    scenes: Mapping[str, Scene]
-    flops: Mapping[str, float]
-    overlaps: tuple[Step, ...] = ()
-    all_scenes: tuple[Scene, ...] = ()
-
-    def work(self, step: Step) -> float:
-        """Return a step's work in FLOPs."""
-        return weight(step) * self.flops[step.context_key]
-
-
-@dataclass
-class _Layout:
-    """What is gathered while a plan is laid out."""
-
-    ranked: list[tuple[int, Step]] = field(default_factory=list)
-    groups: dict[CellKey, dict[int, tuple[Step, ...]]] = field(default_factory=dict)
-    masks: dict[CellKey, dict[int, str]] = field(default_factory=dict)
-    half: dict[str, list[Step]] = field(default_factory=dict)
-
-    def add(self, number: int, steps: Sequence[Step]) -> None:
-        self.ranked += [(number, step) for step in steps]
-
-    def cell(self, key: CellKey, number: int, steps: tuple[Step, ...], mask: str = "") -> None:
-        self.groups.setdefault(key, {})[number] = steps
-        if mask:
-            self.masks.setdefault(key, {})[number] = mask
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        ordered = sorted(self.ranked, key=lambda pair: pair[0])  # stable: mask by mask
-        return tuple({step.key: step for _, step in ordered}.values())
-
-    def cells(self) -> dict[CellKey, Cell]:
-        return {
-            key: Cell(
-                key,
-                tuple(groups[number] for number in sorted(groups)),
-                tuple(self.masks.get(key, {}).get(number, "") for number in sorted(groups))
-                if key in self.masks
-                else (),
-            )
-            for key, groups in self.groups.items()
-        }
 
 
 class Scenes:
@@ -196,57 +68,19 @@ def lay_out(spec: StudySpec, say: Callable[[str], None], *, nominal: bool = Fals
         InputError: a task's data or the model cannot be used, or an arm does not fit the model.
     """
     scenes: Any = NominalScenes(spec) if nominal else Scenes(spec, say)
-    layout = _Layout()
+    layout = Layout()
     found: list[Found] = []
     for target in spec.targets:
         if target != SAME:
             scenes.of(target)
     for number in range(spec.masks):
         for target in _targets(spec):
-            _dense(spec, scenes.of(target), target, number, layout)
+            dense_cells(spec, scenes.of(target), target, number, layout)
     for arm in spec.arms:
         for source in arm.sources or (None,):
             for number in range(arm.masks if source else spec.masks):
                 found += _arm(spec, scenes, arm, source, number, layout)
-    steps = layout.steps
-    contexts = {scene.context_key: scene.context for scene in scenes.all}
-    flops = {scene.context_key: scene.flops_per_pass for scene in scenes.all}
-    overlaps = _overlaps(found) if spec.overlaps else ()
-    return Grid(
-        steps=(*steps, *overlaps),
-        cells=layout.cells(),
-        half={target: tuple(steps) for target, steps in layout.half.items()},
-        found=tuple(found),
-        contexts=contexts,
-        scenes={target: scenes.of(target) for target in _targets(spec)},
-        flops=flops,
-        overlaps=overlaps,
-        all_scenes=scenes.all,
-    )
-
-
-def _overlaps(found: Sequence[Found]) -> tuple[Step, ...]:
-    """Return a step for each sparsity at which there are two masks of the same tensors."""
-    by_sparsity: dict[float, list[Found]] = {}
-    for mask in found:
-        by_sparsity.setdefault(mask.sparsity, []).append(mask)
-    steps = []
-    for sparsity, masks in sorted(by_sparsity.items()):
-        # A one-shot mask of θ0 is made on each target; it is one mask.
-        once = {(mask.arm, mask.source, mask.start.mask_key): mask for mask in masks}
-        first = {(m.arm, m.source, m.number): m for m in reversed(once.values())}
-        keys = dict.fromkeys(mask.start.mask_key for mask in reversed(first.values()))
-        if len(keys) > 1:
-            steps.append(
-                Step(
-                    name=f"overlaps of {len(keys)} masks at {sparsity:.0%} sparsity",
-                    kind="overlaps",
-                    params={},
-                    context_key=masks[0].context_key,
-                    needs=tuple(keys),
-                )
-            )
-    return tuple(steps)
+    return layout.grid(scenes, _targets(spec), found, overlaps=spec.overlaps)
 
 
 def _targets(spec: StudySpec) -> tuple[str, ...]:
@@ -257,7 +91,8 @@ def _targets(spec: StudySpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in named if name != SAME))
 
 
-def _dense(spec: StudySpec, scene: Scene, target: str, number: int, layout: _Layout) -> None:
+def dense_cells(spec: StudySpec, scene: Scene, target: str, number: int, layout: Layout) -> None:
+    """Lay out the dense fine-tunings that one mask of every cell is paired with."""
     seeds = verification_seeds(spec.seed + number, spec.fine_tunings)
     # The mask of a verification is not looked at for its dense arm.
     plan = plan_verification(
@@ -278,36 +113,37 @@ def _arm(
     arm: ArmSpec,
     source: str | None,
     number: int,
-    layout: _Layout,
+    layout: Layout,
 ) -> list[Found]:
     """Lay out one search of an arm and the fine-tunings of its masks."""
     targets = arm.sources if arm.targets == (SAME,) else arm.targets
     if source is not None and arm.targets == (SAME,):
         targets = (source,)
-    wanted = {spec.sparsity_of.get(target) for target in targets}
-    if None not in wanted:  # no deeper than anybody looks
-        arm = dataclasses.replace(arm, sparsities=tuple(s for s in arm.sparsities if s in wanted))
+    looked_at = {spec.sparsity_of.get(target) for target in targets}
+    if None not in looked_at:  # no deeper than anybody looks
+        least = tuple(s for s in arm.sparsities if s in looked_at)
+        arm = dataclasses.replace(arm, sparsities=least)
     masks = []
     if source is not None:
-        masks = _search(spec, scenes, arm, source, source, number, layout)
+        masks = search_masks(spec, scenes, arm, source, source, number, layout)
     for target in targets:
         if source is None:  # a mask of the weights alone, made where it is fine-tuned
-            masks = _search(spec, scenes, arm, None, target, number, layout)
+            masks = search_masks(spec, scenes, arm, None, target, number, layout)
         for mask in masks:
             wanted = spec.sparsity_of.get(target)
             if wanted is None or math.isclose(wanted, mask.sparsity):
-                _fine_tune(spec, scenes, arm, mask, target, layout)
+                fine_tune(spec, scenes, arm, mask, target, layout)
     return masks
 
 
-def _search(
+def search_masks(
     spec: StudySpec,
     scenes: Any,
     arm: ArmSpec,
     source: str | None,
     task: str,
     number: int,
-    layout: _Layout,
+    layout: Layout,
 ) -> list[Found]:
     """Return an arm's masks of one search seed, one for each of its sparsities."""
     found: list[Found] = []
@@ -362,9 +198,10 @@ def _level(planned: Search, sparsity: float) -> int:
     return next(i for i, s in enumerate(planned.sparsities) if math.isclose(s, sparsity))
 
 
-def _fine_tune(
-    spec: StudySpec, scenes: Any, arm: ArmSpec, mask: Found, target: str, layout: _Layout
+def fine_tune(
+    spec: StudySpec, scenes: Any, arm: ArmSpec, mask: Found, target: str, layout: Layout
 ) -> None:
+    """Lay out the fine-tunings of one mask on one target, and those of its controls."""
     scene = scenes.target(target, arm)
     seeds = verification_seeds(spec.seed + mask.number, arm.fine_tunings)
     place = (scene.recipe,)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ticketry.metrics import get_metric
-from ticketry.studies.grid import DENSE, CellKey, Found, Grid
+from ticketry.studies.cells import DENSE, CellKey, Found, Grid
 from ticketry.studies.ledger import Ledger
 from ticketry.studies.spec import Contrast, StudySpec
 

@@ -22,7 +22,8 @@ from ticketry.plan import estimate_seconds, say_seconds
 from ticketry.runs import check_run, open_run
 from ticketry.steps import Step
 from ticketry.store import Damage, Store
-from ticketry.studies.grid import DENSE, Grid, lay_out
+from ticketry.studies.cells import DENSE, Grid
+from ticketry.studies.grid import lay_out
 from ticketry.studies.ledger import Ledger
 from ticketry.studies.spec import StudySpec
 
@@ -91,11 +92,28 @@ def run_study(spec: StudySpec, place: StudyPlace) -> StudyResult:
     return run_grid(spec, grid, place)
 
 
-def run_grid(spec: StudySpec, grid: Grid, place: StudyPlace) -> StudyResult:
-    """Carry out a study that is laid out."""
+def run_grid(
+    spec: StudySpec,
+    grid: Grid,
+    place: StudyPlace,
+    *,
+    identity: Mapping[str, Any] | None = None,
+    bring: Callable[[Store], None] = lambda store: None,
+) -> StudyResult:
+    """Carry out a study that is laid out.
+
+    Args:
+        spec: the study.
+        grid: its cells and steps.
+        place: where, and how.
+        identity: what decides its result, as JSON values; by default the spec.
+        bring: puts into the store what the steps read and none of them makes.
+    """
     from ticketry.studies.summary import summarise
     from ticketry.studies.wording import page
 
+    identity = spec.to_json() if identity is None else identity
+    check_run(place.out, identity)
     ledger = Ledger(place.out)
     steps = missing(grid, ledger, place.outputs)
     price = price_of(grid, ledger, steps, place)
@@ -103,7 +121,8 @@ def run_grid(spec: StudySpec, grid: Grid, place: StudyPlace) -> StudyResult:
         place.say(line)
     if place.plan_only:
         return StudyResult({}, price, not steps)
-    with open_run(place.out, spec.to_json()):
+    with open_run(place.out, identity):
+        bring(place.outputs)
         ledger = Ledger(place.out)  # what was there before the lock may have grown since
         if count := ledger.set_aside():
             place.say(f"{count} damaged lines of {ledger.path} were set aside; only their steps "
@@ -134,7 +153,8 @@ def missing(grid: Grid, ledger: Ledger, store: Store) -> list[Step]:
         wanted.add(key)
         # What a stored step needs is not read any more.
         if not store.has(key):
-            stack += [need for need in by_key[key].needs if not store.has(need)]
+            needs = [need for need in by_key[key].needs if not store.has(need)]
+            stack += [need for need in needs if need in by_key]  # others are brought along
     return [step for step in grid.steps if step.key in wanted]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ticketry.errors import RunError
 from ticketry.metrics import Metric, get_metric, resample
-from ticketry.studies.grid import DENSE, Cell, CellKey, Grid
+from ticketry.studies.cells import DENSE, Cell, CellKey, Grid
 from ticketry.studies.ledger import Ledger
 from ticketry.studies.spec import StudySpec
 from ticketry.verdict.intervals import compare

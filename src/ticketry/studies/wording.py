@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketry.studies.grid import DENSE
+from ticketry.studies.cells import DENSE
 
 _SIGNS = {"yes": "yes", "no": "no", "inconclusive": "open"}
 
