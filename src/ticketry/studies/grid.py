@@ -96,8 +96,15 @@ def dense_cells(spec: StudySpec, scene: Scene, target: str, number: int, layout:
     seeds = verification_seeds(spec.seed + number, spec.fine_tunings)
     # The mask of a verification is not looked at for its dense arm.
     plan = plan_verification(
-        Start("", 0.0), scene.recipe, seeds, (), scene.sizes, scene.context_key
+        Start("", 0.0),
+        scene.recipe,
+        seeds,
+        (),
+        scene.sizes,
+        scene.context_key,
+        head_key=scene.head_key,
     )
+    _warm_head(scene, number, layout)
     named = _named(plan.dense, f"dense on {target}")
     layout.add(number, named)
     layout.cell(CellKey(DENSE, None, target, 0.0), number, named)
@@ -148,13 +155,19 @@ def search_masks(
     """Return an arm's masks of one search seed, one for each of its sparsities."""
     found: list[Found] = []
     scene = scenes.of(task, arm)
+    _warm_head(scene, number, layout)
     for sparsity in arm.sparsities:
         search = spec.find_spec(task, arm, sparsity).search
         search = _with_rewind_step(search, arm, scene.recipe, scene)
         if not isinstance(scene, NominalScene):
             check_rule(Rule.of(search), scene.shapes, 1.0 - sparsity, scene.units, scene.input_axes)
         planned = plan_search(
-            search, scene.recipe, spec.seed + number, scene.sizes, scene.context_key
+            search,
+            scene.recipe,
+            spec.seed + number,
+            scene.sizes,
+            scene.context_key,
+            scene.head_key,
         )
         level = _level(planned, sparsity)
         where = f" on {source}" if source else ""
@@ -204,8 +217,16 @@ def fine_tune(
     """Lay out the fine-tunings of one mask on one target, and those of its controls."""
     scene = scenes.target(target, arm)
     seeds = verification_seeds(spec.seed + mask.number, arm.fine_tunings)
-    place = (scene.recipe,)
-    plan = plan_verification(mask.start, *place, seeds, (), scene.sizes, scene.context_key)
+    _warm_head(scene, mask.number, layout)
+    plan = plan_verification(
+        mask.start,
+        scene.recipe,
+        seeds,
+        (),
+        scene.sizes,
+        scene.context_key,
+        head_key=scene.head_key,
+    )
     key = CellKey(arm.name, mask.source, target, mask.sparsity)
     named = _named(plan.ticket, f"{key.label}, mask {mask.number + 1}")
     layout.add(mask.number, named)
@@ -215,16 +236,24 @@ def fine_tune(
             continue
         plan = plan_verification(
             mask.start,
-            *place,
+            scene.recipe,
             seeds[: control.fine_tunings],
             (control.name,),
             scene.sizes,
             scene.context_key,
+            head_key=scene.head_key,
         )
         key = CellKey(arm.name, mask.source, target, mask.sparsity, control.name)
         named = _named(plan.controls[control.name], f"{key.label}, mask {mask.number + 1}")
         layout.add(mask.number, (*plan.mask_steps, *named))
         layout.cell(key, mask.number, named)
+
+
+def _warm_head(scene: Scene, number: int, layout: Layout) -> None:
+    """Lay out the warm-up of a task's head, where it has one, before the steps that start so."""
+    if scene.head is not None:
+        named = dataclasses.replace(scene.head, name=f"warm-up of the head for {scene.data.name}")
+        layout.add(number, [named])
 
 
 def _named(steps: Sequence[Step], name: str) -> tuple[Step, ...]:

@@ -25,7 +25,8 @@ class NominalScene:
     shapes: Mapping[str, tuple[int, ...]]
     units: None = None
     input_axes: None = None
-    warms_head: bool = False
+    head: None = None
+    head_key: None = None
 
     @property
     def context(self) -> Context:
