@@ -26,6 +26,7 @@ from architectures import ARCHITECTURES
 from ticketry.bench import Bench
 from ticketry.companions import Capture
 from ticketry.config import DataSpec, Recipe, SearchSpec, fingerprint
+from ticketry.connectivity import connectivity_steps
 from ticketry.errors import ConfigError, ModelError, TrainingError
 from ticketry.execute import execute
 from ticketry.models import lean
@@ -302,7 +303,10 @@ def test_every_start_at_theta0_is_theta0_and_gamma0_bit_for_bit(
         Start(search.mask_key, 0.5), RECIPE, (1, 2), ("reinit",), scene.sizes, scene.context_key,
         head_key=scene.head_key,
     )  # fmt: skip
-    steps = [scene.head, *search.steps, *snip.steps, *verification.steps]
+    ends = connectivity_steps(
+        None, RECIPE, (5, 6), scene.sizes, scene.context_key, scene.head_key
+    ).ends
+    steps = [scene.head, *search.steps, *snip.steps, *verification.steps, *ends]
     for step in steps[1:]:
         assert step.needs[-1] == step.params["head"] == scene.head_key
     assert search.steps[1].needs == (search.steps[0].key, scene.head_key)
@@ -336,9 +340,7 @@ def test_every_start_at_theta0_is_theta0_and_gamma0_bit_for_bit(
             assert torch.equal(start[name], tensor), (step.name, name)
         if step in verification.controls["reinit"]:
             continue
-        mask = None if "needs" not in step.to_json() or step.kind == "half-budget" else (
-            bench.mask_of(step.needs[0]) if len(step.needs) > 1 else None
-        )  # fmt: skip
+        mask = bench.mask_of(step.needs[0]) if len(step.needs) > 1 else None
         for name, tensor in base_part(start).items():
             kept = theta[name] if mask is None or name not in mask else theta[name] * mask[name]
             assert torch.equal(tensor, kept), (step.name, name)

@@ -93,7 +93,7 @@ def within(count: int, share: float, of: int) -> bool:
 
 
 def test_shares_of_mask_random_and_unchanged() -> None:
-    rows, width, chosen = 2000, 100, 15
+    rows, width, chosen = 4000, 100, 15
     ids = torch.randint(5, 105, (rows, width), generator=torch.Generator().manual_seed(0))
     ordinary = torch.ones_like(ids, dtype=torch.bool)
     ordinary[:, ::10] = False
