@@ -93,6 +93,38 @@ def json_of_another_form(place: Place) -> list[str]:
     return place.find("--plan", data=data)
 
 
+@attack(REFUSED, "line 1 is not JSON")
+def deep_squad(place: Place) -> list[str]:
+    """A SQuAD file of a million brackets."""
+    data = place.folder / "data.json"
+    data.write_text('{"data":' + "[" * 1_000_000)
+    return ["find", "--model", str(place.shared / "bert"), "--data", str(data),
+            "--objective", "extractive-qa", "--plan"]  # fmt: skip
+
+
+@attack(REFUSED, "is said to begin at character")
+def answer_with_escapes(place: Place) -> list[str]:
+    """An id, an answer and a context that clear the screen, in a message about them."""
+    data = place.folder / "data.jsonl"
+    evil = "\x1b[2Jowned\x1b]0;\x07"
+    row = {"id": evil, "question": evil, "context": evil * 9,
+           "answers": {"text": [evil], "answer_start": [-(10**30)]}}  # fmt: skip
+    data.write_text(json.dumps(row) + "\n")
+    return ["find", "--model", str(place.shared / "bert"), "--data", str(data),
+            "--objective", "extractive-qa", "--plan"]  # fmt: skip
+
+
+@attack(HARMLESS, "Report: ", _page_check)
+def tags_with_markup(place: Place) -> list[str]:
+    """Tags of words that are markup, in the card and the page of a run."""
+    data = place.folder / "data.conll"
+    data.write_text("".join(f"w{i} B-<script>alert(1)</script>\nx{i} O\n\n" for i in range(60)))
+    return ["find", "--model", str(place.shared / "bert"), "--data", str(data),
+            "--objective", "token-classification", "--sparsity", "0.4", "--method", "one-shot",
+            "--from", "theta0", "--replicates", "2", "--controls", "none", "--epochs", "1",
+            "--max-length", "16", "--workers", "0", "--out", str(place.folder / "out")]  # fmt: skip
+
+
 @attack(REFUSED, "nor a data set that could be loaded")
 def loading_script(place: Place) -> list[str]:
     """A data-set folder with a loading script: not run."""

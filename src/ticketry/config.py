@@ -23,7 +23,9 @@ SCHEMA_VERSION = 1
 DTYPES = ("float32", "bfloat16")
 ANSWERS = ("extractive-qa", "extractive-qa-v2")
 UNLABELLED = ("causal-lm", "masked-lm")
-TEXT_OBJECTIVES = ("classification", "regression", "multi-label", *UNLABELLED, *ANSWERS)
+OWN_COLUMNS = (*ANSWERS, "token-classification")
+"""Objectives whose columns have names of their own, so that none need be given."""
+TEXT_OBJECTIVES = ("classification", "regression", "multi-label", *UNLABELLED, *OWN_COLUMNS)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -229,9 +231,14 @@ def check_data(data: DataSpec) -> list[str]:
 def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
     """Return the faults of an objective's columns."""
     objective = data.objective or "classification"
-    if objective in ANSWERS:
-        # Columns are named where they are not SQuAD's.
-        return _no_label_columns(data)
+    if objective in OWN_COLUMNS:
+        faults = _no_label_columns(data)
+        if objective not in ANSWERS and data.text_pair_column:
+            faults.append(
+                f"--text-pair-column and --objective {objective} exclude each other: it learns "
+                "from one text alone."
+            )
+        return faults
     plain_text = str(data.data).lower().endswith(".txt")
     faults = []
     if not data.text_column and not plain_text:

@@ -15,7 +15,8 @@ Task = Annotated[
     str | None, typer.Option(help="A task that `ticketry tasks` lists, or a task's YAML file.")
 ]
 Data = Annotated[
-    str | None, typer.Option(help="CSV, TSV, JSON(L), parquet or .txt file, or a hub dataset id.")
+    str | None,
+    typer.Option(help="CSV, TSV, JSON(L), parquet, .txt or CoNLL file, or a hub dataset id."),
 ]
 TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
 PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
@@ -30,7 +31,7 @@ Objective = Annotated[
     str | None,
     typer.Option(
         help="For --data: classification | regression | multi-label | causal-lm | masked-lm | "
-        "extractive-qa | extractive-qa-v2."
+        "extractive-qa | extractive-qa-v2 | token-classification."
     ),
 ]
 DataConfig = Annotated[

@@ -1,16 +1,24 @@
-"""Question answering in every architecture: trained under a mask, saved, loaded, or refused."""
+"""Question answering and tags of words in every architecture: trained, saved, or refused."""
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForQuestionAnswering, BertTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    BertTokenizerFast,
+    Qwen2Tokenizer,
+)
 
 from architectures import ARCHITECTURES, IMAGES
 from ticketry import find
+from ticketry import train as train_ticket
 from ticketry.config import Recipe
 from ticketry.core.select import select_global
 from ticketry.errors import ModelError
@@ -21,17 +29,29 @@ from ticketry.tasks.files import load_file
 from ticketry.tasks.objectives import workload_for
 from ticketry.training import train
 from tiny_answers import questions, squad_file
+from tiny_tags import conll_file, sentences
 
-RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01, max_length_tokens=16)
-LOADERS = {"extractive-qa-v2": AutoModelForQuestionAnswering}
+RECIPE = Recipe(epochs=1, batch_size=16, learning_rate=0.01, max_length_tokens=32)
+LOADERS = {
+    "extractive-qa-v2": AutoModelForQuestionAnswering,
+    "token-classification": AutoModelForTokenClassification,
+}
 
 
 def base_folder(name: str, tiny_model: Path, out: Path) -> Path:
+    config = ARCHITECTURES[name].build_config()
+    tokenizer: Any = BertTokenizerFast.from_pretrained(tiny_model)
+    if name == "qwen2":
+        # transformers reads no other tokenizer beside it: one of letters, and spaces of their own.
+        letters = ["<|endoftext|>", "Ġ", *string.ascii_lowercase, *string.digits, "?"]
+        vocabulary = {letter: index for index, letter in enumerate(letters)}
+        tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=32)
+        config.vocab_size = len(letters)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModel.from_config(ARCHITECTURES[name].build_config())
+        model = AutoModel.from_config(config)
     model.save_pretrained(out)
-    BertTokenizerFast.from_pretrained(tiny_model).save_pretrained(out)
+    tokenizer.save_pretrained(out)
     return out
 
 
@@ -39,7 +59,8 @@ def base_folder(name: str, tiny_model: Path, out: Path) -> Path:
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TaskData]:
     folder = tmp_path_factory.mktemp("data")
     asked = squad_file(folder / "squad.json", questions(90, none=True))
-    data = {"extractive-qa-v2": str(asked)}
+    tagged = conll_file(folder / "a.conll", sentences(90))
+    data = {"extractive-qa-v2": str(asked), "token-classification": str(tagged)}
     return {objective: load_file(path, objective=objective) for objective, path in data.items()}
 
 
@@ -79,7 +100,7 @@ def test_what_transformers_has_no_head_for_is_refused(
     name: str, objective: str, tmp_path: Path
 ) -> None:
     AutoModel.from_config(ARCHITECTURES[name].build_config()).save_pretrained(tmp_path / name)
-    kind = {"extractive-qa-v2": "question-answering model"}[objective]
+    kind = "token classifier" if objective == "token-classification" else "question-answering model"
     with pytest.raises(ModelError, match=rf"{name} model, for which transformers has no {kind}; "):
         check_task_model(resolve(str(tmp_path / name)), objective, ("O", "B-X"))
 
@@ -115,23 +136,59 @@ def test_a_whole_run_of_questions(tiny_model: Path, tmp_path: Path) -> None:
         assert not model.bert.state_dict()[name][~ticket.mask[name]].any()
 
 
-def test_every_criterion_reads_questions(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_whole_run_of_tags(tiny_model: Path, tmp_path: Path) -> None:
+    path = conll_file(tmp_path / "a.conll", sentences(200))
+    options: dict[str, Any] = {"data": str(path), "objective": "token-classification"}
+    ticket = find(
+        str(tiny_model),
+        sparsity=0.3,
+        levels=1,
+        replicates=2,
+        epochs=14,
+        batch_size=8,
+        learning_rate=4e-3,
+        max_length=16,
+        controls="none",
+        workers=0,
+        out=tmp_path / "run",
+        **options,
+    )
+    evidence = ticket.evidence
+    assert evidence is not None
+    assert (evidence["metric"], evidence["margin"]) == ("entity-f1", 0.01)
+    assert evidence["dense"]["mean"] > 0.8
+    assert evidence["data"]["labels"] == ["O", "B-BAD", "I-BAD", "B-GOOD", "I-GOOD"]
+    card = (tmp_path / "run" / "ticket" / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card
+    record = train_ticket(ticket, workers=0, out=tmp_path / "model", **options)
+    assert record["objective"] == "token-classification"
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
+    for name in ticket.mask:
+        assert not model.bert.state_dict()[name][~ticket.mask[name]].any()
+
+
+@pytest.mark.parametrize("objective", ["extractive-qa", "token-classification"])
+@pytest.mark.parametrize("criterion", ["synflow", "grasp"])
+def test_criteria_read_them(
+    tiny_model: Path, tmp_path: Path, objective: str, criterion: str
+) -> None:
     path = squad_file(tmp_path / "a.json", questions(60))
-    for criterion in ("synflow", "grasp"):
-        ticket = find(
-            str(tiny_model),
-            data=str(path),
-            objective="extractive-qa",
-            workers=0,
-            sparsity=0.3,
-            method="one-shot",
-            source="theta0",
-            criterion=criterion,
-            replicates=2,
-            epochs=1,
-            batch_size=8,
-            max_length=20,
-            controls="none",
-            out=tmp_path / criterion,
-        )
-        assert ticket.mask.sparsity == pytest.approx(0.3, abs=0.001)
+    if objective == "token-classification":
+        path = conll_file(tmp_path / "a.conll", sentences(60))
+    ticket = find(
+        str(tiny_model),
+        data=str(path),
+        objective=objective,
+        workers=0,
+        sparsity=0.3,
+        method="one-shot",
+        source="theta0",
+        criterion=criterion,
+        replicates=2,
+        epochs=1,
+        batch_size=8,
+        max_length=20,
+        controls="none",
+        out=tmp_path / criterion,
+    )
+    assert ticket.mask.sparsity == pytest.approx(0.3, abs=0.001)

@@ -30,8 +30,21 @@ DATA = ["find", "--model", "MODEL", "--text-column", "a", "--label-column", "b",
             [*DATA, "d.parquet"],
             "parquet needs pyarrow; install it with: pip install 'ticketry[data]'",
         ),
+        (
+            ["seqeval"],
+            [
+                "find",
+                "--model",
+                "MODEL",
+                "--objective",
+                "token-classification",
+                "--data",
+                "d.conll",
+            ],
+            "F1 over entities needs seqeval; install it with: pip install 'ticketry[tags]'",
+        ),
     ],
-    ids=["report", "datasets", "parquet"],
+    ids=["report", "datasets", "parquet", "tags"],
 )
 def test_a_missing_extra_is_named_with_how_to_get_it(
     tiny_model: Path, tmp_path: Path, missing: list[str], arguments: list[str], message: str

@@ -334,6 +334,8 @@ def test_questions_longer_than_a_third_are_cut_and_counted(tokenizer: Any) -> No
     assert found.places is None
     with pytest.raises(ConfigError, match=r"windows of 12 tokens have no room .* at least 16"):
         encode_windows(tokenizer, split, "train", 12, places=False)
+    with pytest.raises(DataError, match="no context of the train split has a token; does the tok"):
+        encode_windows(tokenizer, Split(("a",), ("\u200d",), ((),)), "train", 16, places=False)
     with pytest.raises(DataError, match="the test split has no questions"):
         encode_windows(tokenizer, Split((), (), ()), "test", 16, places=False)
 

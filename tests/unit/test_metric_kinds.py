@@ -81,6 +81,8 @@ def random_task(
         flips = rng.random((2, replicates, examples, 3)) < [[[[0.1]]], [[[0.12]]]]
         runs = (labels ^ flips).astype(int)
         return labels.astype(int).tolist(), runs[0].tolist(), runs[1].tolist()
+    if objective == "token-classification":
+        return random_tags(replicates, examples, rng)
     if objective.startswith("extractive-qa"):
         return random_answers(replicates, examples, rng, none=objective.endswith("v2"))
     tokens = rng.integers(5, 200, examples)
@@ -113,6 +115,16 @@ def random_answers(
             runs.append(["" if e else " ".join(s) for s, e in zip(said, empty, strict=True)])
         arms.append(runs)
     return labels, arms[0], arms[1]
+
+
+def random_tags(replicates: int, examples: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+    """Sentences of four words; each tag of a run is now and then another one."""
+    names = np.array(["O", "B-A", "I-A", "B-B", "I-B"])
+    tags = rng.choice(5, p=[0.6, 0.15, 0.1, 0.1, 0.05], size=(examples, 4))
+    wrong = rng.random((2, replicates, examples, 4)) < [[[[0.1]]], [[[0.12]]]]
+    runs = np.where(wrong, rng.integers(0, 5, wrong.shape), tags)
+    said = [[[" ".join(row) for row in names[run]] for run in arm] for arm in runs]
+    return [" ".join(row) for row in names[tags]], said[0], said[1]
 
 
 def arrays(metric: Metric, labels: Any, *arms: Any) -> tuple[Any, ...]:
@@ -155,6 +167,7 @@ RECOMPUTED: dict[str, Callable[[Any, Any], float]] = {
     "exact-match": lambda y, p: float((np.asarray(y) == p).all(1).mean()),
     "loss": lambda y, p: float(p[:, 0].sum() / p[:, 1].sum()),
     "mlm-accuracy": lambda y, p: float(p[:, 0].sum() / p[:, 1].sum()),
+    "entity-f1": lambda y, p: float(2 * p[:, 0].sum() / p[:, 1].sum()),
     **dict.fromkeys(
         ("squad-f1", "squad-em", "squad-v2-f1", "squad-v2-em"), lambda y, p: float(p.mean())
     ),

@@ -53,7 +53,8 @@ def _features(labels: Flags, runs: Flags) -> Floats:
     return np.stack([hits, both], axis=-1).swapaxes(0, 1).astype(np.float64)
 
 
-def _f1_of_sums(sums: Floats) -> Floats:
+def f1_of_sums(sums: Floats) -> Floats:
+    """Return F1 from sums (…, 2) of hits, and of set + predicted; 0 where these are none."""
     import numpy as np
 
     hits, both = sums[..., 0], sums[..., 1]
@@ -95,7 +96,7 @@ class FlagCounts:
         if self.whole:
             share: Floats = (runs == labels).all(-1).mean(-1)
             return share
-        return _f1_of_sums(_features(labels, runs).sum(0))
+        return f1_of_sums(_features(labels, runs).sum(0))
 
     def resample(
         self,
@@ -118,11 +119,11 @@ class FlagCounts:
         table = features.reshape(len(features), -1)
 
         def scores(weights: Floats) -> Floats:
-            return _f1_of_sums((weights @ table).reshape(len(weights), len(runs), -1))
+            return f1_of_sums((weights @ table).reshape(len(weights), len(runs), -1))
 
         return resample_weighted(
             scores,
-            extremes(_f1_of_sums, features, _missed(labels, len(reference)), sign),
+            extremes(f1_of_sums, features, right_and_missed(labels.sum(-1), len(reference)), sign),
             sign=sign,
             examples=len(labels),
             samples=samples,
@@ -130,11 +131,16 @@ class FlagCounts:
         )
 
 
-def _missed(labels: Flags, replicates: int) -> Floats:
-    """Return features of an example for each set of labels: all right, then all missed."""
+def right_and_missed(counts: NDArray[Any], replicates: int) -> Floats:
+    """Return features of examples that one arm has all right and the other has all missed.
+
+    Args:
+        counts: labels (or entities) of each example; one is imagined for each number of them.
+        replicates: of either arm.
+    """
     import numpy as np
 
-    sets = np.unique(labels, axis=0).sum(-1).astype(np.float64)
+    sets = np.unique(counts).astype(np.float64)
     right = np.stack([sets, 2 * sets], axis=-1)
     missed = np.stack([np.zeros(len(sets)), sets], axis=-1)
     both = [np.repeat(side[:, None], replicates, axis=1) for side in (right, missed)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ticketry.errors import unknown_name
-from ticketry.metrics import answers, classes, flags, numbers, tokens
+from ticketry.metrics import answers, classes, entities, flags, numbers, tokens
 from ticketry.metrics.base import Metric
 from ticketry.metrics.classes import ClassCounts
 
@@ -82,6 +82,13 @@ METRICS: Mapping[str, Metric] = {
             outputs=tokens.TokensRight(),
             objectives=("masked-lm",),
         ),
+        Metric(
+            name="entity-f1",
+            margin=0.01,
+            fn=entities.entity_f1,
+            outputs=entities.EntityCounts(),
+            objectives=("token-classification",),
+        ),
         _answers("squad-f1", exact=False, may_be_none=False),
         _answers("squad-em", exact=True, may_be_none=False),
         _answers("squad-v2-f1", exact=False, may_be_none=True),
@@ -119,6 +126,7 @@ USUAL: Mapping[str, str] = {
     "multi-label": "micro-f1",
     "causal-lm": "loss",
     "masked-lm": "mlm-accuracy",
+    "token-classification": "entity-f1",
     "extractive-qa": "squad-f1",
     "extractive-qa-v2": "squad-v2-f1",
 }

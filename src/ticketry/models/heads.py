@@ -79,6 +79,10 @@ HEADS: Mapping[str, Head] = {
             outputs=2,
         ),
     ),
+    "token-classification": Head(
+        "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+        "token classifier",
+    ),
     "image-classification": Head(
         "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
         "image classifier",

@@ -19,7 +19,8 @@ MOST_BYTES = 16 << 30
 SPLITS = ("train", "validation", "test")
 
 Label = Any
-"""A class index, a number, a tuple of a 0 or 1 for each label, or one of (answer, place) each."""
+"""A class index, a number, a tuple of a 0 or 1 for each label, one of an (answer, place) each, or
+the tags of a sentence's words, separated by spaces."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Split:
     Attributes:
         texts: one a example.
         pairs: the second text of each example, or None.
-        labels: one a example, by objective: class indices, numbers, a 0 or 1 for each label, or
-            the answers to a question; none where texts are their own labels (language modelling).
+        labels: one a example, by objective: class indices, numbers, a 0 or 1 for each label, the
+            answers to a question, or the tags of a sentence; none where texts are their own labels
+            (language modelling).
     """
 
     texts: tuple[str, ...]
@@ -58,11 +60,14 @@ def strata(split: Split) -> list[int]:
     """Return a small number for each example; those with equal ones have labels of one kind.
 
     Class indices stand for themselves, numbers for their tenth of the split, label sets for their
-    rarest label, answers for whether there are any; texts without labels are all of one kind.
+    rarest label, answers and tags for whether there are any (answers, entities); texts without
+    labels are all of one kind.
     """
     labels = split.labels
     if not labels:
         return [0] * len(split)
+    if isinstance(labels[0], str):
+        return [int(any(tag != "O" for tag in tags.split(" "))) for tags in labels]
     if isinstance(labels[0], tuple) and any(isinstance(part, tuple) for x in labels for part in x):
         return [int(bool(answers)) for answers in labels]
     if isinstance(labels[0], tuple):

@@ -122,9 +122,14 @@ def hold_out(
 
 def without_copies(train: Split, held_out: Sequence[Split]) -> tuple[Split, int]:
     """Drop training examples whose words also stand in a held-out split; return how many."""
-    seen = {normalise(text) for split in held_out for text in joined_texts(split)}
-    kept = [i for i, text in enumerate(joined_texts(train)) if normalise(text) not in seen]
+    kept = no_copies(train, held_out)
     return train.take(kept), len(train) - len(kept)
+
+
+def no_copies(train: Split, held_out: Sequence[Split]) -> list[int]:
+    """Return the indices of training examples whose words stand in no held-out split."""
+    seen = {normalise(text) for split in held_out for text in joined_texts(split)}
+    return [i for i, text in enumerate(joined_texts(train)) if normalise(text) not in seen]
 
 
 def joined_texts(split: Split) -> Sequence[str]:

@@ -70,6 +70,17 @@ class Encoded:
 
     def collate(self, indices: NDArray[np.int64], pad_id: int) -> dict[str, Tensor]:
         """Return examples as one batch, padded on the right to the longest of them."""
+        batch = self._padded(indices, pad_id)
+        batch["labels"] = torch.from_numpy(self.labels[indices])
+        return batch
+
+    def _padded(
+        self,
+        indices: NDArray[np.int64],
+        pad_id: int,
+        more: Sequence[tuple[str, NDArray[Any], int]] = (),
+    ) -> dict[str, Tensor]:
+        """Return what there is of each token; ``more`` is (name, values of all tokens, padding)."""
         width = int(self.lengths[indices].max())
         real = np.arange(width) < self.lengths[indices, None]
         source = np.concatenate(
@@ -79,11 +90,10 @@ class Encoded:
         columns = [("input_ids", self.ids, pad_id)]
         if self.types is not None:
             columns.append(("token_type_ids", self.types, 0))
-        for name, flat, fill in columns:
+        for name, flat, fill in (*columns, *more):
             values = np.full(real.shape, fill, dtype=np.int64)
             values[real] = flat[source]
             batch[name] = torch.from_numpy(values)
-        batch["labels"] = torch.from_numpy(self.labels[indices])
         return batch
 
 

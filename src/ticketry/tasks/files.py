@@ -166,7 +166,14 @@ def _read_answers(data: str, **options: Any) -> TaskData:
     return load_answers(data, **options)
 
 
+def _read_tags(data: str, **options: Any) -> TaskData:
+    from ticketry.tasks.conll import load_tagged
+
+    return load_tagged(data, **options)
+
+
 READERS: Mapping[str, Callable[..., TaskData]] = {
+    "token-classification": _read_tags,
     "extractive-qa": _read_answers,
     "extractive-qa-v2": _read_answers,
 }

@@ -1,8 +1,10 @@
-"""Named tasks of the Hugging Face hub: GLUE's nine (MNLI twice), SQuAD (both) and newsgroups.
+"""Named tasks of the hub: GLUE's nine (MNLI twice), SQuAD (both), CoNLL-2003 and newsgroups.
 
 GLUE and SQuAD hide the labels of their test splits. So what is tested on here is their own
 validation split, read once, and a seeded part of train takes the place of validation: the scores
-are those that papers report as "dev", but no choice was made on them.
+are those that papers report as "dev", but no choice was made on them. CoNLL-2003 is read from a
+copy with its own columns and splits: the data set of that name is a script, which ``datasets`` no
+longer runs.
 
 Source: metrics as in arXiv 2007.12223, Table 2 (protocols.md); MNLI's two splits stand under names
 of their own, for the released code of that paper reports the mismatched one under the matched key.
@@ -64,6 +66,16 @@ HUB_TASKS: Mapping[str, HubTask] = {
     "glue/wnli": HubTask(GLUE, "wnli", "sentence1", "sentence2"),
     "newsgroups": HubTask(
         "SetFit/20_newsgroups", None, "text", None, label="label_text", test_split="test"
+    ),
+    "conll2003": HubTask(
+        "tomaarsen/conll2003",
+        None,
+        "tokens",
+        None,
+        label="ner_tags",
+        metric="entity-f1",
+        test_split="test",
+        objective="token-classification",
     ),
     "squad": HubTask(
         "rajpurkar/squad",

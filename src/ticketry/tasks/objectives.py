@@ -37,6 +37,12 @@ def _extraction(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return ExtractiveQA(base, data, recipe)
 
 
+def _tagging(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.tagging import TokenClassification
+
+    return TokenClassification(base, data, recipe)
+
+
 def _images(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.images import ImageClassification
 
@@ -51,6 +57,7 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "masked-lm": _masked,
     "extractive-qa": _extraction,
     "extractive-qa-v2": _extraction,
+    "token-classification": _tagging,
     "image-classification": _images,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
@@ -92,6 +99,7 @@ def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, in
 AUTO_CLASSES: Mapping[str, str] = {
     "causal-lm": "AutoModelForCausalLM",
     "masked-lm": "AutoModelForMaskedLM",
+    "token-classification": "AutoModelForTokenClassification",
     "extractive-qa": "AutoModelForQuestionAnswering",
     "extractive-qa-v2": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
@@ -101,6 +109,7 @@ AUTO_CLASSES: Mapping[str, str] = {
 PIPELINES: Mapping[str, str] = {
     "causal-lm": "text-generation",
     "masked-lm": "fill-mask",
+    "token-classification": "token-classification",
     "extractive-qa": "question-answering",
     "extractive-qa-v2": "question-answering",
     "image-classification": "image-classification",

@@ -182,6 +182,7 @@ _hub("glue/mnli-mismatched", "the same, tested on other genres, 392,702 + 9,832"
 _hub("glue/qnli", "does a sentence answer a question? 104,743 + 5,463")
 _hub("glue/rte", "does one sentence follow from the other? 2,490 + 277")
 _hub("glue/wnli", "does one sentence follow from the other? 635 + 71")
+_hub("conll2003", "named entities in 14,041 + 3,250 + 3,453 sentences of news", "entity-f1")
 _hub("squad", "where does a text answer a question? 87,599 + 10,570", "squad-f1")
 _hub("squad_v2", "the same, or not at all, 130,319 + 11,873", "squad-v2-f1")
 

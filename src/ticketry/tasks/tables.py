@@ -32,7 +32,7 @@ class Table:
         source: the file or data set, for messages.
         columns: name -> values, all of one length.
         first_row: what people call the first example: 2 below a header line, else 1.
-        names: column -> class names of its integers, where the source knows them.
+        names: column -> class names of its integers, or those in its lists, where known.
     """
 
     source: str
@@ -276,9 +276,9 @@ def _read_dataset(name: str, config: str | None, test_split: str | None) -> dict
 
 
 def _from_dataset(source: str, dataset: Any) -> Table:
-    names = {
-        column: tuple(feature.names)
-        for column, feature in dataset.features.items()
-        if type(feature).__name__ == "ClassLabel"
-    }
+    names = {}
+    for column, feature in dataset.features.items():
+        inner = getattr(feature, "feature", feature)  # of a list, what it is of
+        if type(inner).__name__ == "ClassLabel":
+            names[column] = tuple(inner.names)
     return Table(source, dataset.to_dict(), first_row=1, names=names)

@@ -106,6 +106,11 @@ def encode_windows(
                 found += windows.items()
     found.sort(key=lambda pair: pair[0])
     flat = [window for _, windows in found for window in windows]
+    if not any(window.inside for window in flat):
+        raise DataError(
+            f"no context of the {name} split has a token; does the tokenizer fit the texts' "
+            "language, and the base?"
+        )
     types = "token_type_ids" in tokenizer.model_input_names
     return Windows(
         ids=np.concatenate([window.ids for window in flat]),
@@ -124,6 +129,7 @@ class _Window:
     types: NDArray[np.int32]
     label: tuple[int, int]
     places: NDArray[np.int32]
+    inside: bool
 
 
 def _window(encoding: Any, answers: Sequence[tuple[str, int]], *, places: bool) -> _Window:
@@ -135,6 +141,7 @@ def _window(encoding: Any, answers: Sequence[tuple[str, int]], *, places: bool) 
         np.array(encoding.type_ids, dtype=np.int32),
         answer_tokens(spans, answers[0]) if answers else (0, 0),
         spans if places else spans[:0],
+        bool(inside.any()),
     )
 
 
