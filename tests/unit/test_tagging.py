@@ -30,7 +30,7 @@ from ticketry.tasks.conll import read_conll
 from ticketry.tasks.files import load_file
 from ticketry.tasks.hub import load_hub_task
 from ticketry.tasks.objectives import block_counts, workload_for
-from ticketry.tasks.tagging import IGNORED, TokenClassification, encode_tags
+from ticketry.tasks.tagging import IGNORED, TokenClassification, encode_tags, first_tokens
 from ticketry.training import train
 from tiny_tags import NAMES, conll_file, little_conll, sentences
 
@@ -284,15 +284,18 @@ def test_tokens_that_begin_with_the_space_before(tmp_path: Path) -> None:
 class Encoding:
     """What a tokenizer says of "New York ." where spaces are tokens, or parts of them."""
 
-    offsets = ((0, 0), (0, 2), (2, 3), (3, 4), (3, 8), (8, 9), (8, 10), (0, 0))
-    sequence_ids = (None, 0, 0, 0, 0, 0, 0, None)
+    def __init__(self, *offsets: tuple[int, int]) -> None:
+        self.offsets = ((0, 0), *offsets, (0, 0))
+        self.sequence_ids = (None, *[0] * len(offsets), None)
 
 
 def test_a_space_alone_is_no_words_token() -> None:
-    from ticketry.tasks.tagging import first_tokens
-
-    found = first_tokens(Encoding, ["New", "York", "."])
+    words = ["New", "York", "."]
+    found = first_tokens(Encoding((0, 2), (2, 3), (3, 4), (3, 8), (8, 9), (8, 10)), words)
     assert found.tolist() == [-1, 0, -1, -1, 1, -1, 2, -1]
+    # Neither where the word before it has no token.
+    found = first_tokens(Encoding((3, 4), (4, 8), (8, 9)), words)
+    assert found.tolist() == [-1, -1, 1, -1, -1]
 
 
 def test_long_sentences_are_cut_counted_and_tagged_o_beyond(
