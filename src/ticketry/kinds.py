@@ -307,7 +307,9 @@ def _run_warm_head(step: Step, bench: Bench, progress: Progress) -> Output:
     from ticketry.weightsfile import dump_weights
 
     workload = HeadOnly(bench.workload)
-    outcome, record = _train(step, bench, progress, None, bench.recipe, workload=workload)
+    chosen = {name: step.params[name] for name in ("epochs", "learning_rate")}
+    recipe = dataclasses.replace(bench.recipe, **chosen)
+    outcome, record = _train(step, bench, progress, None, recipe, workload=workload)
     record["validation_score"] = bench.workload.evaluate(outcome.model, "validation").score
     return Output(record, {WEIGHTS_FILE: dump_weights(head_of(outcome.model))})
 

@@ -20,6 +20,9 @@ from ticketry.searchspec import (
 )
 from ticketry.steps import Step
 
+WARM_EPOCHS = 1.0
+WARM_LEARNING_RATE = 3e-3
+
 DEFAULT_RATE = 0.2
 """Fraction of the remaining weights that a round of IMP removes when nothing else is asked for
 (Frankle & Carbin 2019, arXiv 1803.03635)."""
@@ -80,15 +83,18 @@ def search_levels(search: SearchSpec) -> tuple[float, ...]:
 def warm_head_step(recipe: Recipe, sizes: Sizes, context_key: str) -> Step:
     """Return the step that warms up a fresh head once, with the base held at θ0.
 
+    It sees every block at least once, at a rate fit for a fresh layer and not at the fine-tuning's:
+    with that rate and budget the head had hardly learned more than how frequent tokens are.
     Its seed is always 0, so every search and arm of a context starts from one γ0, as from one θ0.
     Its passes through the base are forward ones.
     """
+    epochs = max(WARM_EPOCHS, recipe.epochs)
     return Step(
         name="warm-up of the head",
         kind="warm-head",
-        params={"seed": 0},
+        params={"seed": 0, "epochs": epochs, "learning_rate": WARM_LEARNING_RATE},
         context_key=context_key,
-        eval_passes=sizes.passes(recipe) + sizes.validation,
+        eval_passes=sizes.passes(dataclasses.replace(recipe, epochs=epochs)) + sizes.validation,
         searching=True,
     )
 
