@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ticket test test-unit lint format docs benchmarks api package clean
+.PHONY: help setup ticket test test-unit lint format docs results benchmarks api package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -44,6 +44,9 @@ format: setup  ## rewrite to the format
 
 docs: setup  ## build the documentation into build/docs; warnings are errors
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+
+results: setup  ## write docs/results.md from the records under results/
+	$(BIN)/python -m ticketry.studies.book results docs/results.md
 
 benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/selection.py

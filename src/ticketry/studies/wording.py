@@ -53,7 +53,7 @@ def _targets(summary: Mapping[str, Any]) -> list[str]:
             ]
         )
     head = ["dense on", "metric", "mean", "std", "runs", "gain of the budget's second half", ""]
-    return [*_table(head, rows), ""]
+    return [*table(head, rows), ""]
 
 
 def _cell(summary: Mapping[str, Any], **wanted: Any) -> Mapping[str, Any]:
@@ -100,7 +100,7 @@ def _curves(summary: Mapping[str, Any]) -> list[str]:
         "largest ≥ mean",
         "largest non-inferior",
     ]
-    return [*lines, *_table(head, rows), ""]
+    return [*lines, *table(head, rows), ""]
 
 
 def _matrix(summary: Mapping[str, Any]) -> list[str]:
@@ -130,7 +130,7 @@ def _matrix(summary: Mapping[str, Any]) -> list[str]:
             f"**Transfer at {sparsity:.0%} sparsity: test score minus dense, in points** "
             "(verdict of non-inferiority)",
             "",
-            *_table(["mask ↓, fine-tuned on →", *targets], rows),
+            *table(["mask ↓, fine-tuned on →", *targets], rows),
             "",
         ]
     return lines
@@ -160,7 +160,7 @@ def _controls(summary: Mapping[str, Any]) -> list[str]:
         )
     head = ["control", "of the mask", "on", "sparsity", "mask", "control", "difference",
             "mask is better (one-sided 95%)"]  # fmt: skip
-    return ["**Controls**", "", *_table(head, rows), ""]
+    return ["**Controls**", "", *table(head, rows), ""]
 
 
 def _universality(summary: Mapping[str, Any]) -> list[str]:
@@ -182,7 +182,7 @@ def _universality(summary: Mapping[str, Any]) -> list[str]:
         return []
     head = ["mask", "sparsity", "for", "not inferior to dense on all",
             "not inferior to the same-task mask on all"]  # fmt: skip
-    return ["**Universal for the named set?**", "", *_table(head, rows), ""]
+    return ["**Universal for the named set?**", "", *table(head, rows), ""]
 
 
 def _overlaps(summary: Mapping[str, Any]) -> list[str]:
@@ -210,7 +210,7 @@ def _overlaps(summary: Mapping[str, Any]) -> list[str]:
             f"**Overlap of masks at {table['sparsity']:.0%} sparsity**: intersection over union "
             "of kept / of pruned weights (of kept ones by chance at their layer densities)",
             "",
-            *_table(["", *names], rows),
+            *table(["", *names], rows),
             "",
         ]
     return lines
@@ -247,7 +247,7 @@ def _contrasts(summary: Mapping[str, Any]) -> list[str]:
     return [
         "**Contrasts**: mean over targets, paired by search seed, interval over searches",
         "",
-        *_table(head, rows),
+        *table(head, rows),
         "",
     ]
 
@@ -282,7 +282,8 @@ def _in_points(target: Mapping[str, Any]) -> bool:
     return target["metric"] not in ("loss", "perplexity")
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table, a line each."""
     return [
         "| " + " | ".join(head) + " |",
         "|" + "|".join(["---"] * len(head)) + "|",

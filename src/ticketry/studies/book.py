@@ -1,0 +1,84 @@
+"""``docs/results.md`` from the summaries that are committed under ``results/``.
+
+Run as ``python -m ticketry.studies.book results docs/results.md``. Nothing is measured here: equal
+records give equal bytes, and a test compares the committed page with them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ticketry.files import write_bytes
+from ticketry.studies.ledger import RECORDS_FILE
+from ticketry.studies.wording import page, table
+from ticketry.yamlfile import read_yaml
+
+PAPER_FILE = "paper.yaml"
+READING_FILE = "reading.md"
+_HEAD = """# Results
+
+Studies of the BERT paper's rows at the embedded scale (MiniLM and the packaged tasks), written by
+`make results` from the records under `results/`, beside the paper's numbers for the same row.
+Models, data and budgets differ, so numbers are not to be compared one by one; what is compared is
+which mask beats which. A study that is not whole says how much of it is there.
+
+A verdict in brackets: *yes*, not inferior to the reference by more than the margin; *no*,
+inferior by more; *open*, the interval does not decide. Intervals are over masks (over fine-
+tunings where there is one mask) and over test examples.
+"""
+
+
+def book(results: Path) -> str:
+    """Return the page of all studies under a folder, by scale and row."""
+    numbers = read_yaml(results / PAPER_FILE) if (results / PAPER_FILE).exists() else {}
+    summaries = sorted(results.glob("*/*/summary.json"))
+    parts = [_HEAD]
+    if not summaries:
+        parts.append("No study has been recorded yet.\n")
+    for path in summaries:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        parts.append(page(summary, level=2))
+        parts.append(_origin(path.parent))
+        if (known := numbers.get(summary["study"])) is not None:
+            rows = [[str(item) for item in row] for row in known["rows"]]
+            parts.append(f"**The paper**, {known['source']}:\n")
+            parts.append("\n".join(table([str(name) for name in known["head"]], rows)) + "\n")
+        reading = path.with_name(READING_FILE)
+        if reading.exists():
+            parts.append(reading.read_text(encoding="utf-8").strip() + "\n")
+    return "\n".join(parts)
+
+
+def _origin(folder: Path) -> str:
+    """Say what a study's records were measured with, and by which command."""
+    lines = [
+        json.loads(raw)
+        for raw in (folder / RECORDS_FILE).read_text(encoding="utf-8").splitlines()
+        if raw
+    ]
+    contexts = json.loads((folder / "contexts.json").read_text(encoding="utf-8"))
+    around = [line["environment"] for line in lines]
+    used = [contexts[key] for key in {line["context"]: None for line in lines} if key in contexts]
+    said = {
+        "commit": _values(around, "commit"),
+        "torch": _values(around, "torch"),
+        "transformers": _values(around, "transformers"),
+        "device": _values(used, "device"),
+        "threads of a training": _values(used, "threads"),
+    }
+    facts = ", ".join(f"{name} {value}" for name, value in said.items() if value)
+    scale, row = folder.parts[-2:]
+    command = f"ticketry study studies/{scale}/{row}.yaml --out results/{scale}/{row}"
+    return f"`{command}`: {facts}.\n"
+
+
+def _values(rows: list[Mapping[str, Any]], name: str) -> str:
+    return ", ".join(dict.fromkeys(str(row[name]) for row in rows if row.get(name) is not None))
+
+
+if __name__ == "__main__":
+    write_bytes(Path(sys.argv[2]), book(Path(sys.argv[1])).encode())
