@@ -36,6 +36,7 @@ CUT = {
     "verify": ["--workers", "0", "--epochs", "1", "--replicates", "2"],
     "train": ["--workers", "0", "--epochs", "1"],
     "connect": ["--workers", "0", "--epochs", "1"],
+    "study": ["--workers", "0"],
 }
 """Added to commands, so that they take a second; nothing else is changed."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -59,12 +58,3 @@ def test_the_papers_tables_have_as_many_columns_as_their_heads() -> None:
     for row, known in numbers.items():
         assert (ROOT / "studies" / "paper" / f"{row}.yaml").exists()
         assert all(len(line) == len(known["head"]) for line in known["rows"]), row
-
-
-def test_the_documented_plan_is_one() -> None:
-    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
-    import yaml
-
-    spec = build_plan(yaml.safe_load(block))
-    assert [arm.name for arm in spec.arms] == ["imp", "oneshot-theta0"]

@@ -187,9 +187,9 @@ def _universality(summary: Mapping[str, Any]) -> list[str]:
 
 def _overlaps(summary: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for table in summary["overlaps"]:
+    for near in summary["overlaps"]:
         groups: dict[tuple[str, str | None], list[int]] = {}
-        for i, mask in enumerate(table["masks"]):
+        for i, mask in enumerate(near["masks"]):
             groups.setdefault((mask["arm"], mask["source"]), []).append(i)
         names = [f"{a}, {s}" if s else a for a, s in groups]
         rows = []
@@ -201,13 +201,13 @@ def _overlaps(summary: Mapping[str, Any]) -> list[str]:
                     row.append("–")
                     continue
                 kept, expected, pruned = (
-                    sum(table[which][i][j] for i, j in pairs) / len(pairs)
+                    sum(near[which][i][j] for i, j in pairs) / len(pairs)
                     for which in ("kept_iou", "kept_expected", "pruned_iou")
                 )
                 row.append(f"{kept:.3f} / {pruned:.3f} ({expected:.3f})")
             rows.append(row)
         lines += [
-            f"**Overlap of masks at {table['sparsity']:.0%} sparsity**: intersection over union "
+            f"**Overlap of masks at {near['sparsity']:.0%} sparsity**: intersection over union "
             "of kept / of pruned weights (of kept ones by chance at their layer densities)",
             "",
             *table(["", *names], rows),
