@@ -229,3 +229,34 @@ def test_a_control_that_does_not_fit_the_model_is_refused(
     with pytest.raises(ScopeError, match="1000x1000"):
         run(spec, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_says_what_the_summary_does(
+    whole: tuple[Path, StudyResult], spec: StudySpec, tmp_path: Path
+) -> None:
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+    from webpage import Page, check_page
+
+    out, result = whole
+    text = (out / "report.html").read_text()
+    check_page(text)
+    page = Page(text)
+    row = next(r for r in page.table("Transfer at 40% sparsity") if r[0] == "imp, a")
+    cell = next(
+        c
+        for c in result.summary["cells"]
+        if (c["arm"], c["source"], c["target"], c["sparsity"], c["control"])
+        == ("imp", "a", "b", 0.4, None)
+    )
+    difference = 100 * cell["against"]["dense"]["difference"]
+    assert row[2].startswith(f"{difference:+.1f} (")
+    assert "Contrasts" in page.tables
+    # What is not measured yet is a page too.
+    part = run(spec, tmp_path / "part", max_hours=1e-9)
+    assert not part.complete
+    empty = (tmp_path / "part" / "report.html").read_text()
+    assert "0 of 88 trainings recorded" in empty
+    assert "None" not in Page(empty).text
+    assert "nan" not in Page(empty).text

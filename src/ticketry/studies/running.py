@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ticketry import __version__
-from ticketry.errors import ConfigError, RunError
+from ticketry.errors import ConfigError, InputError, RunError
 from ticketry.execute import Events, Silent, execute
 from ticketry.files import write_bytes, write_json
 from ticketry.plan import estimate_seconds, say_seconds
-from ticketry.runs import check_run, open_run
+from ticketry.runs import REPORT_FILE, check_run, open_run
 from ticketry.steps import Step
 from ticketry.store import Damage, Store
 from ticketry.studies.cells import DENSE, Grid
@@ -135,7 +135,23 @@ def run_grid(
             summary = summarise(spec, grid, ledger)
             write_json(place.out / SUMMARY_FILE, summary)
             write_bytes(place.out / PAGE_FILE, page(summary).encode())
+            _write_report(summary, place)
     return StudyResult(summary, price, done)
+
+
+def _write_report(summary: Mapping[str, Any], place: StudyPlace) -> None:
+    """Write the page, unless what draws it is not installed: a study is not lost for that."""
+    from ticketry.report import require_report
+    from ticketry.report.studying import render_study
+    from ticketry.studies.wording import opening, sections
+
+    try:
+        require_report()
+    except InputError as error:
+        place.say(f"note: no {REPORT_FILE} is written: {error}")
+        return
+    text = render_study(summary, opening(summary), sections(summary))
+    write_bytes(place.out / REPORT_FILE, text.encode())
 
 
 def missing(grid: Grid, ledger: Ledger, store: Store) -> list[Step]:

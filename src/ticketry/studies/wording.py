@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ticketry.studies.cells import DENSE
@@ -10,21 +11,38 @@ from ticketry.studies.cells import DENSE
 _SIGNS = {"yes": "yes", "no": "no", "inconclusive": "open"}
 
 
-def page(summary: Mapping[str, Any], level: int = 1) -> str:
-    """Return a study's page.
+@dataclass(frozen=True)
+class Section:
+    """One table of a study's page.
+
+    Attributes:
+        title: in a few words.
+        words: what the numbers are.
+        head: of the columns.
+        rows: as text.
+    """
+
+    title: str
+    words: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def opening(summary: Mapping[str, Any]) -> str:
+    """Say how much of a study there is."""
+    return (
+        f"{summary['model']}; {summary['trainings_recorded']:,} of {summary['trainings']:,} "
+        f"trainings recorded, {summary['hours']:g} hours of training (one worker's time)."
+    )
+
+
+def sections(summary: Mapping[str, Any]) -> list[Section]:
+    """Return a study's tables.
 
     Args:
         summary: as :func:`ticketry.studies.summary.summarise` returns it.
-        level: of its heading.
     """
-    title = f"{'#' * level} {summary['study']}: {summary['title']}"
-    lines = [title, ""]
-    if summary["paper"]:
-        lines += [f"The paper's {summary['paper']}.", ""]
-    lines += [
-        f"{summary['model']}; {summary['trainings_recorded']:,} of {summary['trainings']:,} "
-        f"trainings recorded, {summary['hours']:g} hours of training (one worker's time).",
-        "",
+    return [
         *_targets(summary),
         *_curves(summary),
         *_matrix(summary),
@@ -33,10 +51,32 @@ def page(summary: Mapping[str, Any], level: int = 1) -> str:
         *_overlaps(summary),
         *_contrasts(summary),
     ]
+
+
+def page(summary: Mapping[str, Any], level: int = 1) -> str:
+    """Return a study's page as Markdown.
+
+    Args:
+        summary: as :func:`ticketry.studies.summary.summarise` returns it.
+        level: of its heading.
+    """
+    lines = [f"{'#' * level} {summary['study']}: {summary['title']}", ""]
+    if summary["paper"]:
+        lines += [f"The paper's {summary['paper']}.", ""]
+    lines += [opening(summary), ""]
+    for section in sections(summary):
+        words = f": {section.words}" if section.words else ""
+        lines += [f"**{section.title}**{words}", "", *table(section.head, section.rows), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _targets(summary: Mapping[str, Any]) -> list[str]:
+def _section(
+    title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[Section]:
+    return [Section(title, words, tuple(head), tuple(map(tuple, rows)))] if rows else []
+
+
+def _targets(summary: Mapping[str, Any]) -> list[Section]:
     rows = []
     for name, target in summary["targets"].items():
         dense = _cell(summary, arm=DENSE, target=name)
@@ -53,7 +93,7 @@ def _targets(summary: Mapping[str, Any]) -> list[str]:
             ]
         )
     head = ["dense on", "metric", "mean", "std", "runs", "gain of the budget's second half", ""]
-    return [*table(head, rows), ""]
+    return _section("Dense", "test scores over all fine-tunings", head, rows)
 
 
 def _cell(summary: Mapping[str, Any], **wanted: Any) -> Mapping[str, Any]:
@@ -64,13 +104,11 @@ def _cell(summary: Mapping[str, Any], **wanted: Any) -> Mapping[str, Any]:
     raise KeyError(wanted)
 
 
-def _curves(summary: Mapping[str, Any]) -> list[str]:
+def _curves(summary: Mapping[str, Any]) -> list[Section]:
     """Score minus dense against sparsity, where a method has several."""
     curves = [curve for curve in summary["curves"] if len(curve["sparsities"]) > 1]
     if not curves:
         return []
-    lines = ["**Test score minus dense, in points** (masks' mean; in brackets the verdict of "
-             "non-inferiority)", ""]  # fmt: skip
     sparsities = sorted({s for curve in curves for s in curve["sparsities"]})
     rows = []
     for curve in curves:
@@ -100,12 +138,13 @@ def _curves(summary: Mapping[str, Any]) -> list[str]:
         "largest ≥ mean",
         "largest non-inferior",
     ]
-    return [*lines, *table(head, rows), ""]
+    words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
+    return _section("Score against sparsity", words, head, rows)
 
 
-def _matrix(summary: Mapping[str, Any]) -> list[str]:
+def _matrix(summary: Mapping[str, Any]) -> list[Section]:
     """Source × target at each sparsity, where sources meet other targets."""
-    lines: list[str] = []
+    found: list[Section] = []
     cells = [c for c in summary["cells"] if c["arm"] != DENSE and c["control"] is None]
     targets = list(summary["targets"])
     groups = dict.fromkeys((c["arm"], c["sparsity"]) for c in cells if c["source"] != c["target"])
@@ -126,17 +165,16 @@ def _matrix(summary: Mapping[str, Any]) -> list[str]:
                 same = [_against(summary, "same-task", target=t, **place) for t in targets]
                 if any(text != "–" for text in same):
                     rows.append(["… against the same-task mask", *same])
-        lines += [
-            f"**Transfer at {sparsity:.0%} sparsity: test score minus dense, in points** "
-            "(verdict of non-inferiority)",
-            "",
-            *table(["mask ↓, fine-tuned on →", *targets], rows),
-            "",
-        ]
-    return lines
+        found += _section(
+            f"Transfer at {sparsity:.0%} sparsity",
+            "test score minus dense, in points (verdict of non-inferiority)",
+            ["mask ↓, fine-tuned on →", *targets],
+            rows,
+        )
+    return found
 
 
-def _controls(summary: Mapping[str, Any]) -> list[str]:
+def _controls(summary: Mapping[str, Any]) -> list[Section]:
     cells = [c for c in summary["cells"] if c["control"] is not None]
     if not cells:
         return []
@@ -160,10 +198,10 @@ def _controls(summary: Mapping[str, Any]) -> list[str]:
         )
     head = ["control", "of the mask", "on", "sparsity", "mask", "control", "difference",
             "mask is better (one-sided 95%)"]  # fmt: skip
-    return ["**Controls**", "", *table(head, rows), ""]
+    return _section("Controls", "test scores", head, rows)
 
 
-def _universality(summary: Mapping[str, Any]) -> list[str]:
+def _universality(summary: Mapping[str, Any]) -> list[Section]:
     rows = []
     for row in summary["universality"]:
         readings = row["readings"]
@@ -182,11 +220,11 @@ def _universality(summary: Mapping[str, Any]) -> list[str]:
         return []
     head = ["mask", "sparsity", "for", "not inferior to dense on all",
             "not inferior to the same-task mask on all"]  # fmt: skip
-    return ["**Universal for the named set?**", "", *table(head, rows), ""]
+    return _section("Universal for the named set?", "", head, rows)
 
 
-def _overlaps(summary: Mapping[str, Any]) -> list[str]:
-    lines: list[str] = []
+def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
+    found: list[Section] = []
     for near in summary["overlaps"]:
         groups: dict[tuple[str, str | None], list[int]] = {}
         for i, mask in enumerate(near["masks"]):
@@ -206,17 +244,17 @@ def _overlaps(summary: Mapping[str, Any]) -> list[str]:
                 )
                 row.append(f"{kept:.3f} / {pruned:.3f} ({expected:.3f})")
             rows.append(row)
-        lines += [
-            f"**Overlap of masks at {near['sparsity']:.0%} sparsity**: intersection over union "
-            "of kept / of pruned weights (of kept ones by chance at their layer densities)",
-            "",
-            *table(["", *names], rows),
-            "",
-        ]
-    return lines
+        found += _section(
+            f"Overlap of masks at {near['sparsity']:.0%} sparsity",
+            "intersection over union of kept / of pruned weights (of kept ones by chance at their "
+            "layer densities)",
+            ["mask", *names],
+            rows,
+        )
+    return found
 
 
-def _contrasts(summary: Mapping[str, Any]) -> list[str]:
+def _contrasts(summary: Mapping[str, Any]) -> list[Section]:
     rows = []
     for found in summary["contrasts"]:
         interval = "–"
@@ -244,12 +282,8 @@ def _contrasts(summary: Mapping[str, Any]) -> list[str]:
         return []
     head = ["arms", "sparsity", "searches", "difference in points, 90% interval", "margin",
             "masks' distance between arms / between seeds", "answer"]  # fmt: skip
-    return [
-        "**Contrasts**: mean over targets, paired by search seed, interval over searches",
-        "",
-        *table(head, rows),
-        "",
-    ]
+    words = "mean over targets, paired by search seed, interval over searches"
+    return _section("Contrasts", words, head, rows)
 
 
 def _against(summary: Mapping[str, Any], reference: str, **wanted: Any) -> str:
