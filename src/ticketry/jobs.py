@@ -37,6 +37,7 @@ from ticketry.scene import Scene, prepare
 from ticketry.search import Search, plan_search, unsearched
 from ticketry.steps import WEIGHTS_FILE
 from ticketry.store import Store
+from ticketry.tasks.registry import refuse_joint
 from ticketry.ticket import Rewind, Ticket
 from ticketry.verification import Start, plan_verification
 from ticketry.weightsfile import load_weights
@@ -247,7 +248,12 @@ def _finished(place: Place, run: Mapping[str, Any]) -> Result | None:
 
 
 def set_scene(spec: FindSpec, place: Place, ticket: Ticket | None = None) -> Scene:
-    """Bring together what a run works on; see :func:`ticketry.scene.prepare`."""
+    """Bring together what a run works on; see :func:`ticketry.scene.prepare`.
+
+    Raises:
+        ConfigError: a joint task, on which nothing is verified.
+    """
+    refuse_joint(spec.data.task)
     return prepare(
         spec.model,
         spec.revision,

@@ -302,16 +302,14 @@ def _theta0_course(step: Step, bench: Bench) -> Course:
 
 def _run_warm_head(step: Step, bench: Bench, progress: Progress) -> Output:
     """Train a fresh head on the base at θ0, which stays as it is; keep the head: γ0."""
-    from ticketry.models.weights import head_of
-    from ticketry.tasks.masked import HeadOnly
     from ticketry.weightsfile import dump_weights
 
-    workload = HeadOnly(bench.workload)
+    workload = bench.workload.head_only()
     chosen = {name: step.params[name] for name in ("epochs", "learning_rate")}
     recipe = dataclasses.replace(bench.recipe, **chosen)
     outcome, record = _train(step, bench, progress, None, recipe, workload=workload)
-    record["validation_score"] = bench.workload.evaluate(outcome.model, "validation").score
-    return Output(record, {WEIGHTS_FILE: dump_weights(head_of(outcome.model))})
+    record["validation_score"] = workload.evaluate(outcome.model, "validation").score
+    return Output(record, {WEIGHTS_FILE: dump_weights(workload.head(outcome.model))})
 
 
 KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {

@@ -20,7 +20,7 @@ from ticketry.search import Sizes, warm_head_step
 from ticketry.steps import Context, Step
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.dealing import joined_texts
-from ticketry.tasks.objectives import READS_TEXT
+from ticketry.tasks.objectives import BLOCKS, READS_TEXT
 from ticketry.ticket import Base, Ticket
 
 MEAN_TOKENS_PER_WORD = 1.35
@@ -95,12 +95,15 @@ class Scene:
         """About the FLOPs of one forward and backward pass of an average example."""
         if self.data.objective not in READS_TEXT:
             return 6.0 * self.prunable * PATCHES
-        sample = joined_texts(self.data.train.take(range(min(500, len(self.data.train)))))
+        return 6.0 * self.prunable * sum(map(self._tokens, self.data.each))
+
+    def _tokens(self, data: TaskData) -> float:
+        """About the tokens of an average example; a joint task's pass has one of each part."""
+        if data.objective in BLOCKS:
+            return self.recipe.max_length_tokens
+        sample = joined_texts(data.train.take(range(min(500, len(data.train)))))
         words = sum(len(text.split()) for text in sample) / max(len(sample), 1)
-        tokens = min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
-        if self.blocks is not None and self.data.train.pairs is None:
-            tokens = self.recipe.max_length_tokens
-        return 6.0 * self.prunable * tokens
+        return min(words * MEAN_TOKENS_PER_WORD + 2, self.recipe.max_length_tokens)
 
     def describe_data(self) -> dict[str, Any]:
         """Return the data's part of the evidence."""
@@ -165,15 +168,16 @@ def prepare(
     data = load_data(data_spec, say)
     notes = list(data.notes)
     wanted = recipe.train_samples
-    if wanted is not None and wanted < len(data.train):
-        data = data.limited(wanted, data_spec.split_seed)
-    elif wanted is not None and wanted > len(data.train):
+    if wanted is not None and wanted > max(len(part.train) for part in data.each):
         notes.append(
             f"--train-samples {wanted:,} is more than the {len(data.train):,} training "
             "examples there are; all are used"
         )
+    if wanted is not None:
+        data = data.limited(wanted, data_spec.split_seed)
     reference = resolve(model, revision, say=say)
-    check_task_model(reference, data.objective, data.labels)
+    for part in data.each:
+        check_task_model(reference, part.objective, part.labels)
     tokenizer = load_tokenizer(reference) if data.objective in READS_TEXT else None
     limit = None if tokenizer is None else length_limit(reference, tokenizer)
     if limit is not None and limit < recipe.max_length_tokens:
@@ -183,7 +187,8 @@ def prepare(
         )
     blocks = block_counts(data, tokenizer, min(limit or math.inf, recipe.max_length_tokens))
     backbone = load_backbone(reference)
-    head = tensor_hashes(pretrained_head(reference, data.objective))
+    heads = [pretrained_head(reference, part.objective) for part in data.each]
+    head = tensor_hashes({name: tensor for own in heads for name, tensor in own.items()})
     if ticket is not None:
         ticket.validate(backbone)
     tensors = canonical_tensors(backbone)
@@ -229,7 +234,7 @@ def prepare(
         units=units,
         input_axes=axes_for(backbone, pattern, names),
         blocks=blocks,
-        warms_head=warms_head(reference, data.objective),
+        warms_head=any(warms_head(reference, p.objective) for p in data.each),
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from ticketry.errors import ConfigError
+from ticketry.studies.grid import lay_out
+from ticketry.studies.nominal import NominalScenes
 from ticketry.studies.planfile import build_plan, read_plan
 
 GOOD: dict[str, Any] = {
@@ -43,6 +45,27 @@ def test_a_plan_is_read() -> None:
     assert spec.find_spec("movies").recipe.name == "embedded"
     assert build_plan(GOOD).fingerprint == spec.fingerprint
     assert build_plan({**GOOD, "masks": 4}).fingerprint != spec.fingerprint
+
+
+PLANS = sorted((Path(__file__).parents[2] / "studies").glob("*/*.yaml"))
+
+
+def test_the_plans_that_are_shipped_can_be_read() -> None:
+    assert {path.parent.name for path in PLANS} == {"embedded", "paper"}
+    for path in PLANS:
+        assert read_plan(path).study == path.stem
+
+
+def test_a_joint_source_is_priced_by_the_sizes_that_a_plan_states() -> None:
+    path = next(p for p in PLANS if (p.parent.name, p.stem) == ("paper", "B-multi"))
+    grid = lay_out(read_plan(path), lambda line: None, nominal=True)
+    assert ("imp", "mlm+sst2", "rte", 0.7) in {
+        (key.arm, key.source, key.target, key.sparsity) for key in grid.cells
+    }
+    masked, joint = (NominalScenes(read_plan(path)).of(name) for name in ("mlm", "mlm+sst2"))
+    assert joint.sizes.train == masked.sizes.train == 160_000
+    # A pass through both parts is that of a block and a sentence.
+    assert joint.flops_per_pass / masked.flops_per_pass == pytest.approx(537 / 512)
 
 
 def test_masks_of_one_task_stay_there() -> None:

@@ -11,6 +11,7 @@ from ticketry.errors import ConfigError
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.studies.spec import ArmSpec, StudySpec
+from ticketry.tasks.registry import joint_parts
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,12 @@ class NominalScenes:
             train = int(stated["train"])
             if spec.recipe.train_samples is not None:
                 train = min(train, spec.recipe.train_samples)
+            texts = len(joint_parts(spec.data.task or "")) or 1  # seen in one pass
             self._made[key] = NominalScene(
                 task,
                 spec.recipe,
                 Sizes(train, int(stated["validation"]), int(stated["test"])),
-                min(float(stated["tokens"]), spec.recipe.max_length_tokens),
+                min(float(stated["tokens"]), spec.recipe.max_length_tokens * texts),
                 self.spec.prunable,
                 {"weights": (self.spec.prunable, 1)},
             )

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from ticketry.errors import ConfigError, unknown_name_message
+from ticketry.errors import ConfigError
 from ticketry.studies.spec import SAME, StudySpec
-from ticketry.tasks.registry import TASKS, is_task_file
+from ticketry.tasks.registry import joint_parts, source_only, task_faults
 
 
 def find_faults(spec: StudySpec) -> list[str]:
     """Return what ``find`` would refuse of any task, arm and sparsity, each once."""
     faults = []
     unknown = set()
+    verified = set(spec.targets)
+    for arm in spec.arms:
+        verified |= set(arm.sources if arm.targets == (SAME,) else arm.targets)
     for task, options in spec.tasks.items():
         name = str(options.get("task", task))
-        if "data" not in options and name not in TASKS and not is_task_file(name):
+        if "data" not in options and (wrong := task_faults(name)):
             unknown.add(task)
-            faults.append(unknown_name_message("task", name, TASKS))
+            faults += wrong
             continue
+        if "data" not in options and joint_parts(name) and task in verified:
+            faults.append(source_only(name))
         try:
             spec.find_spec(task)
         except ConfigError as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ticketry.config import verification_seeds
-from ticketry.errors import ConfigError, InputError, unknown_name_message
+from ticketry.errors import ConfigError, InputError
 from ticketry.steps import (
     given_mask_key,
     given_weights_key,
@@ -21,7 +21,7 @@ from ticketry.studies.options import find_faults
 from ticketry.studies.planwords import RECIPE_OPTIONS, SEARCH_OPTIONS
 from ticketry.studies.running import StudyPlace, StudyResult, run_grid
 from ticketry.studies.spec import ArmSpec, StudySpec
-from ticketry.tasks.registry import TASKS, is_task_file
+from ticketry.tasks.registry import task_faults
 from ticketry.ticket import Ticket
 from ticketry.verification import Start
 from ticketry.weightsfile import dump_weights
@@ -92,8 +92,7 @@ def _spec(tickets: Mapping[str, Ticket], wanted: Wanted) -> StudySpec:
             f"--fine-tunings is {wanted.fine_tunings}; expected at least 2, because one run has "
             "no spread to judge by."
         )
-    unknown = [t for t in wanted.tasks if t not in TASKS and not is_task_file(t)]
-    faults += [unknown_name_message("task", task, TASKS) for task in unknown]
+    faults += [fault for task in wanted.tasks for fault in task_faults(task)]
     bases = {ticket.base.sha256: (name, ticket) for name, ticket in tickets.items()}
     if len(bases) > 1:
         said = "; ".join(f"{name} is of {ticket.base.name}" for name, ticket in bases.values())

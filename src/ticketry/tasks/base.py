@@ -94,6 +94,8 @@ class TaskData:
         margin: the loss in that metric that still counts as "not worse".
         notes: what was dropped or grouped, with counts.
         objective: what is learned, a key of :data:`ticketry.tasks.objectives.OBJECTIVES`.
+        parts: the tasks of a joint one (:mod:`ticketry.tasks.joint`), whose splits, metric and
+            margin are those of the first.
     """
 
     name: str
@@ -106,10 +108,20 @@ class TaskData:
     test: Split
     notes: tuple[str, ...] = ()
     objective: str = "classification"
+    parts: tuple[TaskData, ...] = ()
+
+    @property
+    def each(self) -> tuple[TaskData, ...]:
+        """A joint task's parts; else the task itself."""
+        return self.parts or (self,)
 
     @property
     def sha256(self) -> str:
         """Hash over texts, labels, class names and split membership; names and notes aside."""
+        if self.parts:
+            return fingerprint(
+                {"objective": self.objective, "parts": [p.sha256 for p in self.parts]}
+            )
         splits = {name: dataclasses.asdict(getattr(self, name)) for name in SPLITS}
         # Left out where it is the oldest one, so that the hashes of earlier versions stay.
         objective = {} if self.objective == "classification" else {"objective": self.objective}
@@ -123,6 +135,9 @@ class TaskData:
                 remainders).
             seed: decides which.
         """
+        if self.parts:
+            parts = tuple(part.limited(train_samples, seed) for part in self.parts)
+            return dataclasses.replace(self, train=parts[0].train, parts=parts)
         size = len(self.train)
         if train_samples >= size:
             return self
@@ -139,8 +154,15 @@ class TaskData:
         return dataclasses.replace(self, train=self.train.take(sorted(chosen)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the data as JSON values."""
-        return {**dataclasses.asdict(self), "sha256": self.sha256}
+        """Return the data as JSON values; a joint task's splits stand in its parts alone."""
+        fields = [field.name for field in dataclasses.fields(self) if field.name != "parts"]
+        if self.parts:
+            plain = {name: getattr(self, name) for name in fields if name not in SPLITS}
+            found = {**plain, "parts": [part.to_json() for part in self.parts]}
+        else:
+            whole = dataclasses.asdict(self)
+            found = {name: whole[name] for name in fields}
+        return {**found, "sha256": self.sha256}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TaskData:
@@ -150,7 +172,10 @@ class TaskData:
             DataError: they are not what was written.
         """
         try:
+            parts = tuple(cls.from_json(part) for part in data.get("parts", ()))
             splits: dict[str, Any] = {
+                name: getattr(parts[0], name) for name in SPLITS if parts
+            } or {
                 name: Split(
                     tuple(data[name]["texts"]),
                     None if data[name]["pairs"] is None else tuple(data[name]["pairs"]),
@@ -166,6 +191,7 @@ class TaskData:
                 margin=data["margin"],
                 notes=tuple(data["notes"]),
                 objective=data.get("objective", "classification"),
+                parts=parts,
                 **splits,
             )
             intact = found.sha256 == data["sha256"]

@@ -75,6 +75,11 @@ class EncodedWorkload:
         return {name: encoded.truncated for name, encoded in self._splits.items()}
 
     @property
+    def train_examples(self) -> int:
+        """Texts, or windows of them, in the training split."""
+        return len(self._splits["train"])
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of the recipe's budget."""
         return training_steps(self.recipe, len(self._splits["train"]))

@@ -1,4 +1,4 @@
-"""Named tasks of the hub: GLUE's nine (MNLI twice), SQuAD (both), CoNLL-2003 and newsgroups.
+"""Named tasks of the hub: GLUE's nine (MNLI twice), SQuAD (both), CoNLL-2003, newsgroups, WikiText.
 
 GLUE and SQuAD hide the labels of their test splits. So what is tested on here is their own
 validation split, read once, and a seeded part of train takes the place of validation: the scores
@@ -31,9 +31,9 @@ class HubTask:
         config: one of its configurations, or None.
         text: the text's column.
         pair: the second text's column, or None.
-        label: the label's column.
+        label: the label's column; None where texts are their own labels.
         metric: the task's.
-        test_split: what is tested on.
+        test_split: what is tested on; None: the data set's own choice.
         objective: what is learned.
     """
 
@@ -41,9 +41,9 @@ class HubTask:
     config: str | None
     text: str
     pair: str | None
-    label: str = "label"
+    label: str | None = "label"
     metric: str = "accuracy"
-    test_split: str = "validation"
+    test_split: str | None = "validation"
     objective: str = "classification"
 
 
@@ -94,6 +94,16 @@ HUB_TASKS: Mapping[str, HubTask] = {
         label="answers",
         metric="squad-v2-f1",
         objective="extractive-qa-v2",
+    ),
+    "wikitext": HubTask(
+        "Salesforce/wikitext",
+        "wikitext-103-raw-v1",
+        "text",
+        None,
+        label=None,
+        metric="mlm-accuracy",
+        test_split=None,
+        objective="masked-lm",
     ),
 }
 

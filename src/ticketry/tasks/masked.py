@@ -24,6 +24,7 @@ from ticketry.models.loading import (
     load_backbone,
     load_tokenizer,
 )
+from ticketry.models.weights import HEAD, head_of
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.folder import attention_for, saved_files
 from ticketry.tasks.masking import IGNORED, Blocks, Vocabulary, cut_blocks, mask_tokens
@@ -139,6 +140,11 @@ class MaskedLM:
         return dict.fromkeys(SPLITS, 0)
 
     @property
+    def train_examples(self) -> int:
+        """Blocks in the training split."""
+        return len(self._blocks["train"])
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of the recipe's budget."""
         return training_steps(self.recipe, len(self._blocks["train"]))
@@ -220,6 +226,10 @@ class MaskedLM:
             model.train(training)
         return Evaluation(float(self.metric.fn((), found)), tuple(found))
 
+    def head_only(self) -> HeadOnly:
+        """Return the workload that warms up the head."""
+        return HeadOnly(self)
+
     def model_files(self, model: nn.Module) -> dict[str, bytes]:
         """Return a Hugging Face folder of the model, head and tokenizer."""
         return saved_files(model, self.tokenizer)
@@ -240,10 +250,17 @@ class HeadOnly:
 
     Args:
         workload: whose model, batches and loss these are.
+        place: where that model stands within a joint one, as a prefix of its tensors' names.
     """
 
-    def __init__(self, workload: MaskedLM) -> None:
+    def __init__(self, workload: MaskedLM, place: str = "") -> None:
         self.workload = workload
+        self.place = place
+
+    def head(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return γ0: the head of a trained model, by the names of the model that starts from it."""
+        found = head_of(model)
+        return {f"{HEAD}{self.place}{n.removeprefix(HEAD)}": t for n, t in found.items()}
 
     @property
     def truncated(self) -> Mapping[str, int]:

@@ -49,6 +49,12 @@ def _images(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return ImageClassification(base, data, recipe)
 
 
+def _joint(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.joint import Joint
+
+    return Joint(base, data, recipe)
+
+
 OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "classification": _text,
     "regression": _text,
@@ -59,6 +65,7 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "extractive-qa-v2": _extraction,
     "token-classification": _tagging,
     "image-classification": _images,
+    "joint": _joint,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
 
@@ -66,8 +73,15 @@ READS_TEXT = frozenset(OBJECTIVES) - {"image-classification"}
 """Objectives whose base needs a tokenizer."""
 
 
+BLOCKS = ("causal-lm", "masked-lm")
+"""Objectives whose examples are blocks of a fixed length, cut from texts end to end."""
+
+
 def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, int, int] | None:
     """Return how many blocks or windows each split is cut into; None where an example is a text.
+
+    A joint task's are those of its first part, which sets its budget, for train, and its parts'
+    most for the others.
 
     Args:
         data: the splits.
@@ -77,6 +91,14 @@ def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, in
     Raises:
         ModelError: the tokenizer cannot do what the objective needs.
     """
+    if data.parts:
+        counts = [
+            block_counts(part, tokenizer, length)
+            or (len(part.train), len(part.validation), len(part.test))
+            for part in data.parts
+        ]
+        _, validation, test = (max(column) for column in zip(*counts, strict=True))
+        return counts[0][0], validation, test
     if tokenizer is not None:
         from ticketry.tasks.encoding import check_tokenizer
 

