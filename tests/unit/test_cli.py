@@ -16,48 +16,6 @@ from ticketry.models.families import FAMILIES
 ARTIFACT = Path(__file__).parents[1] / "artifact" / "v1"
 
 
-class Ran:
-    """What a command left."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["ticketry", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Ran(int(stop.value.code or 0), captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def find(run, tiny_model: Path, reviews: Path, tmp_path: Path):
-    """Run ``ticketry find`` on good options, some of them changed (None drops one)."""
-
-    def find(**changes: object) -> Ran:
-        options: dict[str, object] = {
-            "model": tiny_model,
-            "data": reviews,
-            "text-column": "review",
-            "label-column": "verdict",
-            "replicates": 2,
-            "epochs": 1,
-            "workers": 0,
-            "out": tmp_path / "run",
-            **{name.replace("_", "-"): value for name, value in changes.items()},
-        }
-        flags = [(f"--{n}", v) for n, v in options.items() if v is not None]
-        return run("find", *(part for flag in flags for part in flag))
-
-    return find
-
-
 def test_help_names_every_verb(run) -> None:
     shown = run("--help")
     assert shown.code == 0
@@ -105,33 +63,6 @@ def test_inspect_a_model_and_a_ticket(run, tiny_model: Path) -> None:
     assert "non-inferior to dense: inconclusive" in words
 
 
-def test_a_whole_run_prints_the_verdict_alone_on_stdout(find, tmp_path: Path) -> None:
-    done = find(sparsity=0.5, method="one-shot")
-    assert done.code == 0, done.err
-    assert done.err.index("Plan: find a ticket") < done.err.index("done: ")
-    assert done.out.splitlines()[-2:] == [
-        f"Ticket: {tmp_path / 'run' / 'ticket'}",
-        f"Report: {tmp_path / 'run' / 'report.html'}",
-    ]
-    assert "Plan" not in done.out
-    again = find(sparsity=0.5, method="one-shot")
-    assert again.code == 0
-    assert again.out == done.out
-    assert "is finished; nothing was done again" in again.err
-
-
-def test_texts_that_are_cut_are_counted_and_said(find, tmp_path: Path) -> None:
-    done = find(max_length=6, method="one-shot", controls="none")
-    assert done.code == 0, done.err
-    assert "Warning: texts longer than --max-length 6 tokens" in done.out
-    evidence = json.loads((tmp_path / "run" / "ticket" / "ticket_evidence.json").read_text())
-    # Sentences have 4 to 11 words, so with [CLS] and [SEP] only those of 4 fit.
-    data = evidence["data"]
-    assert 0 < data["truncated"]["train"] < data["train"]
-    capped = find(max_length=500, method="one-shot", controls="none", out=tmp_path / "other")
-    assert "reads at most 32 tokens; --max-length 500 is capped to that" in capped.err
-
-
 def test_plan_prints_and_stops(find, run, tmp_path: Path, tiny_model: Path, reviews: Path) -> None:
     shown = run(
         "find", "--model", tiny_model, "--data", reviews, "--text-column", "review",
@@ -141,18 +72,6 @@ def test_plan_prints_and_stops(find, run, tmp_path: Path, tiny_model: Path, revi
     assert plan["cost"]["trainings"] == 3 + 4 * 3
     assert plan["steps"][0]["kind"] == "level"
     assert not (tmp_path / "run").exists()
-
-
-def test_a_config_file_and_the_command_line_over_it(find, tmp_path: Path) -> None:
-    path = tmp_path / "run.yaml"
-    path.write_text("sparsity: 0.7\nmethod: one-shot\nfrom: theta0\nseed: 3\n")
-    assert find(config=path, sparsity=0.5).code == 0
-    spec = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (spec["search"]["sparsity"], spec["search"]["source"], spec["seed"]) == (
-        0.5,
-        "theta0",
-        3,
-    )
 
 
 @pytest.mark.parametrize(
@@ -247,13 +166,6 @@ def test_seeds_that_the_search_used_are_refused(run, tmp_path: Path) -> None:
     done = run("verify", copy, "--task", "movies", "--out", tmp_path / "v")
     assert done.code == 2
     assert "gives replicates the seeds [1], which this ticket's search used" in done.err
-
-
-def test_diverged_training_is_a_failed_run(find) -> None:
-    done = find(learning_rate=1e30, method="one-shot", controls="none")
-    assert done.code == 1
-    assert "error: the " in done.err
-    assert "at step" in done.err
 
 
 def test_ctrl_c_says_how_to_continue(run, monkeypatch: pytest.MonkeyPatch) -> None:

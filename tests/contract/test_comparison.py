@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from sample_evidence import sample_evidence as evidence
-from webpage import check_page
 
+from sample_evidence import sample_evidence as evidence
 from ticketry import cli
 from ticketry.comparison import MOST_TICKETS, compare, lines, load_tickets
 from ticketry.core.mask import Mask
@@ -23,6 +22,7 @@ from ticketry.errors import InputError, TicketError
 from ticketry.report.comparing import render_comparison
 from ticketry.report.likenesses import beyond
 from ticketry.ticket import Base, Ticket
+from webpage import check_page
 
 BASE = Base("user/base", None, "a" * 64, {"w": "b" * 64, "v": "c" * 64}, "bert", 100)
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from sample_evidence import sample_config, sample_evidence, sample_plan, sample_times
-from webpage import Page, check_page
 
+from sample_evidence import sample_config, sample_evidence, sample_plan, sample_times
 from ticketry.card import escape, render_card
 from ticketry.errors import InputError, StorageError, TicketError
 from ticketry.report import render_report, write_report
 from ticketry.report.costs import duration
 from ticketry.report.layers import kept_grid, layer_groups
 from ticketry.report.page import command_lines
+from webpage import Page, check_page
 
 HOSTILE = "<script>alert('x')</script>\"&`${{7*7}}` | [a](javascript:b)\n# heading\n---\n"
 
@@ -70,7 +70,7 @@ def test_equal_records_give_equal_bytes_in_another_process(page: str) -> None:
         "sys.stdout.buffer.write(render_report(evidence=sample_evidence(),"
         "config=sample_config(), times=sample_times(), plan=sample_plan()).encode())"
     )
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(paths)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert result.stdout == page.encode(), result.stderr
