@@ -3,34 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KERNELS := $(VENV)/.kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vision ticket test test-unit test-vision lint format docs results benchmarks api package clean
+.PHONY: help setup ticket test test-unit sanitize lint format docs results benchmarks api package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
 
-setup: $(STAMP)  ## set up .venv with pinned dependencies
+setup: $(STAMP) $(KERNELS)  ## set up .venv with pinned dependencies
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("ticketry needs Python 3.11 or newer; this is %d.%d. Try: make setup PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned dependencies into $(VENV) (torch is large: minutes) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data,report,tags,docs,dev]'
+	@# Of the path file keep the path, not the import hook before it: PYTHONPATH may name another checkout.
+	@sed -i.hook '/^import /d' "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/_editable_*ticketry.pth
 	@touch $@
 
-# torchvision, and timm through it, work with the very build of torch that they were made for. So
-# image models have an environment of their own, with the registry's plain builds of both.
-VISION := .venv-vision
-
-setup-vision: $(VISION)/.installed  ## set up .venv-vision: image models (timm, torchvision; 6 GB)
-
-$(VISION)/.installed: pyproject.toml constraints.txt constraints-vision.txt
-	$(PYTHON) -m venv $(VISION)
-	@echo "Installing timm, torchvision and their torch into $(VISION) (6 GB: minutes) ..."
-	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt --constraint constraints-vision.txt \
-	  'torch===2.13.0' scikit-image --editable '.[data,report,vision,dev]'
+$(KERNELS): $(STAMP) $(wildcard native/*)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh native/install.sh "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 	@touch $@
 
 ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie reviews (10 minutes)
@@ -38,14 +31,14 @@ ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie re
 	  --replicates 3 --controls random-layerwise --recipe embedded \
 	  --train-samples 2000 --epochs 2 --out runs/movies-40
 
-test: setup  ## run every test but those of image models from timm
-	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/vision tests
-
-test-vision: setup-vision  ## run the tests of image models
-	$(VISION)/bin/python -m pytest -n 2 --dist loadscope tests/vision
+test: setup  ## run every test
+	$(BIN)/python -m pytest -n 2 --dist loadscope tests
 
 test-unit: setup  ## run the unit tests (under a minute)
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/unit
+
+sanitize: setup  ## run the sparse kernels under address and undefined-behaviour sanitizers
+	$(BIN)/python -m pytest tests/e2e/test_sanitizers.py
 
 lint: setup  ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -76,7 +69,7 @@ api: setup  ## note the public names and signatures after a wanted change
 	git diff --stat tests/unit/public_api.txt
 
 package: setup  ## build wheel and sdist into dist/
-	$(BIN)/python -m hatchling build
+	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove the environment and runs
 	rm -rf $(VENV) runs

@@ -12,15 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import (
-    __version__,
-    cli_compare,
-    cli_connect,
-    cli_models,
-    cli_study,
-    cli_tickets,
-    flags,
-)
+from ticketry import __version__, cli_compare, cli_connect, cli_study, cli_tickets, flags
 from ticketry.cli_shared import given_options, make_place, note, print_json, take_place
 from ticketry.errors import TicketryError
 from ticketry.parallel import launched
@@ -95,8 +87,6 @@ def find(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
-    image_size: flags.ImageSize = None,
-    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -144,8 +134,6 @@ def verify(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
-    image_size: flags.ImageSize = None,
-    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -190,8 +178,6 @@ def train(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
-    image_size: flags.ImageSize = None,
-    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -283,7 +269,6 @@ cli_tickets.register(app)
 cli_compare.register(app)
 cli_connect.register(app)
 cli_study.register(app)
-cli_models.register(app)
 
 
 INTERRUPTED = 130

@@ -13,6 +13,7 @@
         ├── ScopeError         a scope that selects nothing, or clashes with the model
         ├── ScoreError         scores of a wrong shape, or not a number
         ├── MaskError          masks that do not fit each other or a model
+        ├── PackedError        a packed sparse matrix that is damaged or does not fit
         ├── TicketError        a ticket folder that is damaged or of another version
         │   ├── BaseMismatchError   a ticket applied to another base model
         │   └── HubError            the hub does not give or take a ticket
@@ -90,6 +91,10 @@ class ScoreError(InputError):
 
 class MaskError(InputError):
     """Masks that do not fit each other or a model."""
+
+
+class PackedError(InputError):
+    """A packed sparse matrix that is damaged, or that does not fit its layer or its input."""
 
 
 class TicketError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ def build_evidence(
 
 
 def _recipe(plan: Plan) -> dict[str, Any]:
-    return {**plan.recipe.to_json(), "description": plan.recipe.describe()}
+    return {**dataclasses.asdict(plan.recipe), "description": plan.recipe.describe()}
 
 
 def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict[str, Any]:

@@ -316,13 +316,7 @@ class Ticket:
         if strict:
             self.validate(model)
         else:
-            tensors = canonical_tensors(model)
-            unfit = [
-                name
-                for name in self.mask
-                if name not in tensors or tuple(tensors[name].shape) != self.mask.shape(name)
-            ]
-            if unfit:
+            if unfit := _unfit(self.mask, canonical_tensors(model)):
                 raise BaseMismatchError(
                     f"{len(unfit)} of {len(self.mask)} masked tensors do not fit the model by "
                     f"name and shape: {_some(unfit)}. This ticket is for a {self.base.model_type}."
@@ -332,10 +326,31 @@ class Ticket:
         apply_mask_(model, self.mask)
         return model
 
+    def accelerate(self, model: nn.Module, *, tokens: int = 128) -> nn.Module:
+        """Swap the pruned matrices of ``model`` for packed ones where that is faster, in place.
+
+        Args:
+            model: with this ticket's zeros, on a CPU, in evaluation mode; see ``docs/deploy.md``.
+            tokens: batch × tokens at which dense and sparse are compared on this machine.
+
+        Raises:
+            ModelError: the model is in training mode or lacks a pruned matrix.
+            MaskError: it has weights where the ticket prunes.
+        """
+        from ticketry.runtime.tickets import accelerate_ticket
+
+        accelerate_ticket(model, self.mask, tokens)
+        return model
+
 
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + rest
+
+
+def _unfit(mask: Mask, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the masked names that are missing from ``tensors`` or of another shape there."""
+    return [n for n in mask if n not in tensors or tuple(tensors[n].shape) != mask.shape(n)]
 
 
 def _at(revision: str | None) -> str:
@@ -378,11 +393,6 @@ def _load_rewind(data: bytes, path: Path, config: Mapping[str, Any], mask: Mask)
     strange = sorted(set(weights) - set(config["base_tensors"]))
     if strange:
         raise TicketError(f"{path} holds tensors that the base lacks: {_some(strange)}.")
-    unfit = [
-        name
-        for name in mask
-        if name not in weights or tuple(weights[name].shape) != mask.shape(name)
-    ]
-    if unfit:
+    if unfit := _unfit(mask, weights):
         raise TicketError(f"{path} lacks masked tensors, or has other shapes: {_some(unfit)}.")
     return Rewind(weights, config.get("rewind_step", 0))

@@ -7,6 +7,7 @@ thread count, it gives the same bytes, also when it was stopped and went on from
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -311,7 +312,7 @@ def _identity(
     """Fingerprint what decides a training, as far as this module knows it."""
     return fingerprint(
         {
-            "recipe": recipe.to_json(),
+            "recipe": dataclasses.asdict(recipe),
             "seed": seed,
             "mask": None if mask is None else mask.digest(),
             "steps": steps,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-d", str(out)],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -37,7 +37,7 @@ def wheel_of(built: Path) -> Path:
 
 
 def test_the_version_is_said_once(built: Path) -> None:
-    assert wheel_of(built).name == f"ticketry-{ticketry.__version__}-py3-none-any.whl"
+    assert wheel_of(built).name.startswith(f"ticketry-{ticketry.__version__}-py3-none-")
     places = [
         path
         for path in (ROOT / "src").rglob("*.py")
@@ -74,7 +74,7 @@ def test_the_sdist_can_be_built_from(built: Path, tmp_path: Path) -> None:
     tree = tmp_path / f"ticketry-{ticketry.__version__}"
     assert not any("/tests/" in name or "/.git/" in name for name in names)
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "again")],
+        [sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", str(tmp_path / "again")],
         cwd=tree,
         check=True,
         capture_output=True,

@@ -24,9 +24,10 @@ ROWS = [
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],
-    ["parallel", "maskfile", "assets", "corpora", "imagesets", "fetch"],
+    ["parallel", "maskfile", "assets", "corpora", "fetch"],
     ["weightsfile"],
     ["models"],
+    ["runtime"],
     ["tasks", "enforce"],
     ["companions", "course"],
     ["training", "checkpoint"],
@@ -48,7 +49,7 @@ ROWS = [
     ["connecting", "studies"],
     ["api"],
     ["flags", "cli_shared"],
-    ["cli_tickets", "cli_compare", "cli_connect", "cli_study", "cli_models"],
+    ["cli_tickets", "cli_compare", "cli_connect", "cli_study"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

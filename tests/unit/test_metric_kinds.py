@@ -27,12 +27,7 @@ from ticketry.metrics.resampling import draws
 from ticketry.records import Arm, Replicate
 from ticketry.verdict import Verdict, judge
 
-OTHERS = [
-    name
-    for name in METRICS
-    if name not in metrics_for("classification")
-    and not {"detection", "segmentation"} & set(METRICS[name].objectives)  # have files of their own
-]
+OTHERS = [name for name in METRICS if name not in metrics_for("classification")]
 
 
 def test_pearson_worked_by_hand() -> None:

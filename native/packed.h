@@ -1,0 +1,86 @@
+// The packed form of a sparse matrix. src/ticketry/runtime/packing.py writes it and says why.
+//
+// header | cells (one more than there are) | groups | values | columns | rows
+//
+// The matrix is cut into panels of at most 256 rows and blocks of at most 256 columns; a cell is a
+// block of a panel, panels outermost. In a cell, rows with equally many kept weights form a group.
+// Row and column numbers are bytes that count within the cell, so that none can point outside the
+// buffers, which always have 256 of each; only counts and offsets need checks.
+#pragma once
+
+#include <stdint.h>
+
+namespace ticketry {
+
+constexpr uint32_t MAGIC = 0x50534b54;  // "TKSP"
+constexpr int64_t MOST = 256;           // rows of a panel, columns of a block
+
+struct Header {
+  uint32_t magic;
+  uint32_t version;
+  uint32_t values;  // 0: float32
+  uint32_t panel;   // rows of each panel but the last
+  uint32_t block;   // columns of each block but the last
+  uint32_t groups;
+  int64_t rows;
+  int64_t columns;
+  int64_t kept;
+  int64_t segments;  // rows of cells that keep anything
+  int64_t zero;
+};
+static_assert(sizeof(Header) == 64, "the header is 64 bytes");
+
+struct Cell {
+  int64_t value;    // first kept weight
+  int32_t segment;  // first row
+  int32_t group;    // first group
+};
+static_assert(sizeof(Cell) == 16, "a cell is 16 bytes");
+
+struct Group {
+  uint16_t kept;  // of each row, 1 to 256
+  uint16_t rows;  // 1 to 256
+};
+
+struct Matrix {
+  const Header* header;
+  const Cell* cells;
+  const Group* groups;
+  const float* values;
+  const uint8_t* columns;
+  const uint8_t* rows;
+  int64_t panels;
+  int64_t blocks;
+};
+
+// Finds the parts and checks every count and offset: after this, no pointer leaves the bytes.
+int32_t open(const void* packed, int64_t bytes, int64_t rows, int64_t columns, Matrix* found);
+
+// Checks what only correctness needs: columns that rise and exist, rows that occur once and exist.
+int32_t check(const Matrix& matrix);
+
+// What an instruction set provides. Buffers of tiles are [rows][vectors * lanes].
+struct Kernels {
+  int lanes;
+  int most;                    // vectors of a tile
+  const uint8_t* vectors;      // for each number of vectors up to `most`, that which is used
+  // Adds a cell's products to the panel's sums. Indexed by the number of vectors.
+  void (*const* cell)(const Group*, int32_t, const uint8_t* rows, const uint8_t* columns,
+                      const float* values, const float* input, float* sums);
+  void (*token)(const Group*, int32_t, const uint8_t* rows, const uint8_t* columns,
+                const float* values, const float* input, float* sums);
+  void (*activate)(float* values, int64_t count, int32_t activation);
+  // target[c][r] = source[r][c]
+  void (*transpose)(const float* source, int64_t source_stride, float* target,
+                    int64_t target_stride, int64_t rows, int64_t columns);
+};
+
+const Kernels* plain_kernels();
+const Kernels* neon_kernels();
+const Kernels* avx2_kernels();
+const Kernels* avx512_kernels();
+
+// Calls work(context, i) for 0 <= i < items on at most `threads` threads, this one among them.
+void parallel(int32_t threads, int64_t items, void (*work)(void*, int64_t), void* context);
+
+}  // namespace ticketry

@@ -1,0 +1,52 @@
+// The C interface of ticketry's sparse kernels. Everything a caller passes is checked before use.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define TICKETRY_API extern "C" __declspec(dllexport)
+#else
+#define TICKETRY_API extern "C" __attribute__((visibility("default")))
+#endif
+
+// Raised with every change of this interface or of the packed form; Python refuses another one.
+#define TICKETRY_ABI 1
+
+enum ticketry_status {
+  TICKETRY_OK = 0,
+  TICKETRY_BAD_ARGUMENT = 1,  // a negative size, a null pointer, a stride that is too small
+  TICKETRY_DAMAGED = 2,       // the packed bytes contradict themselves
+  TICKETRY_MISFIT = 3,        // the packed matrix has another shape than the caller says
+  TICKETRY_NO_ISA = 4,        // this machine or this build lacks the instruction set
+  TICKETRY_NO_MEMORY = 5,
+};
+
+enum ticketry_isa { TICKETRY_PLAIN = 0, TICKETRY_NEON = 1, TICKETRY_AVX2 = 2, TICKETRY_AVX512 = 3 };
+
+enum ticketry_activation {
+  TICKETRY_NONE = 0,
+  TICKETRY_RELU = 1,
+  TICKETRY_GELU = 2,       // with erf
+  TICKETRY_GELU_TANH = 3,  // with tanh
+};
+
+enum ticketry_layout {
+  TICKETRY_FEATURES_FIRST = 0,  // [features, tokens], a row's elements adjacent
+  TICKETRY_TOKENS_FIRST = 1,    // [tokens, features]
+};
+
+TICKETRY_API int32_t ticketry_abi(void);
+
+// 1 if this build has the instruction set and this machine runs it.
+TICKETRY_API int32_t ticketry_has(int32_t isa);
+
+// Reads the whole packed matrix: indices in range and rising, each row once. For loading.
+TICKETRY_API int32_t ticketry_check(const void* packed, int64_t bytes, int64_t rows, int64_t columns);
+
+// output = activation(packed · input + bias); `stride` is in elements, between adjacent rows of the
+// layout. `bias` may be null. At most `threads` threads work.
+TICKETRY_API int32_t ticketry_multiply(int32_t isa, const void* packed, int64_t bytes, int64_t rows,
+                                       int64_t columns, const float* input, int64_t input_stride,
+                                       int32_t input_layout, int64_t tokens, const float* bias,
+                                       int32_t activation, float* output, int64_t output_stride,
+                                       int32_t output_layout, int32_t threads);

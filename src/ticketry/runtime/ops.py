@@ -1,0 +1,151 @@
+"""The operators that sparse modules call, each with a reference in plain torch.
+
+Custom operators, so that ``torch.compile`` keeps them whole in its graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ticketry.errors import PackedError
+from ticketry.runtime import native, packing
+
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3}
+"""Name -> its number in ``native/ticketry.h``."""
+
+
+@torch.library.custom_op("ticketry::sparse_linear", mutates_args=(), device_types="cpu")
+def sparse_linear(
+    input: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    rows: int,
+    activation: int,
+    tokens_first: bool,
+) -> Tensor:
+    """Return activation(matrix · input + bias) for a packed matrix.
+
+    Args:
+        input: float32 (columns, tokens), or (tokens, columns) with ``tokens_first``.
+        packed: uint8, of :func:`ticketry.runtime.packing.pack`.
+        bias: float32 (rows), or None.
+        rows: of the matrix.
+        activation: one of :data:`ACTIVATIONS`' numbers.
+        tokens_first: the layout of input and output.
+    Returns:
+        float32 (rows, tokens), or (tokens, rows) with ``tokens_first``.
+
+    Raises:
+        PackedError: the packed matrix is damaged or does not fit; never a crash.
+    """
+    _check(input, packed, bias, rows)
+    if native.isa() is None:
+        return sparse_linear_reference(input, packed, bias, rows, activation, tokens_first)
+    if input.stride(1) != 1 or input.stride(0) < input.shape[1]:
+        input = input.contiguous()
+    columns = input.shape[1] if tokens_first else input.shape[0]
+    bias = bias if bias is None else bias.contiguous()
+    return native.multiply(packed, (rows, columns), input, bias, activation, tokens_first)
+
+
+def sparse_linear_reference(
+    input: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    rows: int,
+    activation: int,
+    tokens_first: bool,
+) -> Tensor:
+    """What :func:`sparse_linear` computes, in plain torch; pruned weights count as zero.
+
+    Where an activation is NaN or inf it differs: zero times these is NaN here.
+    """
+    weight = packing.unpack(packed)
+    if weight.shape != (rows, input.shape[1] if tokens_first else input.shape[0]):
+        raise PackedError("the packed matrix has another shape than its layer.")
+    if tokens_first:
+        found = functional.linear(input, weight, bias)
+    else:
+        found = weight @ input if bias is None else torch.addmm(bias[:, None], weight, input)
+    return _activated(found, activation)
+
+
+@sparse_linear.register_fake
+def _(
+    input: Tensor,
+    packed: Tensor,
+    bias: Tensor | None,
+    rows: int,
+    activation: int,
+    tokens_first: bool,
+) -> Tensor:
+    tokens = input.shape[0] if tokens_first else input.shape[1]
+    return input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
+
+
+def _check(input: Tensor, packed: Tensor, bias: Tensor | None, rows: int) -> None:
+    if input.dim() != 2 or input.dtype != torch.float32:
+        raise PackedError(
+            f"a sparse product takes float32 of two axes, not {input.dtype} of shape "
+            f"{tuple(input.shape)}."
+        )
+    if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous():
+        raise PackedError("a packed matrix is a contiguous uint8 tensor of one axis.")
+    if bias is not None and (bias.shape != (rows,) or bias.dtype != torch.float32):
+        raise PackedError(f"the bias must be float32 of shape ({rows},).")
+
+
+def _activated(values: Tensor, activation: int) -> Tensor:
+    if activation == ACTIVATIONS["relu"]:
+        return values.relu()
+    if activation == ACTIVATIONS["gelu"]:
+        return functional.gelu(values)
+    if activation == ACTIVATIONS["gelu_tanh"]:
+        return functional.gelu(values, approximate="tanh")
+    if activation != ACTIVATIONS["none"]:
+        raise PackedError(f"no activation has the number {activation}.")
+    return values
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    input, packed, bias, _, activation, tokens_first = inputs
+    if activation != ACTIVATIONS["none"]:
+        raise PackedError("gradients pass through sparse products without activation only.")
+    ctx.save_for_backward(packed)
+    ctx.columns = input.shape[1 if tokens_first else 0]
+    ctx.first, ctx.biased = tokens_first, bias is not None
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    back = sparse_linear_back(gradient.contiguous(), ctx.saved_tensors[0], ctx.columns, ctx.first)
+    bias = gradient.sum(0 if ctx.first else 1) if ctx.biased else None
+    return back, None, bias, None, None, None
+
+
+@torch.library.custom_op("ticketry::sparse_linear_back", mutates_args=(), device_types="cpu")
+def sparse_linear_back(
+    gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool
+) -> Tensor:
+    """Return the gradient of :func:`sparse_linear`'s input; dense, in plain torch.
+
+    Args:
+        gradient: of its output.
+        packed: see there.
+        columns: of the matrix.
+        tokens_first: see there.
+    """
+    weight = packing.unpack(packed)
+    return gradient @ weight if tokens_first else weight.t() @ gradient
+
+
+@sparse_linear_back.register_fake
+def _(gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool) -> Tensor:
+    tokens = gradient.shape[0] if tokens_first else gradient.shape[1]
+    return gradient.new_empty((tokens, columns) if tokens_first else (columns, tokens))
+
+
+sparse_linear.register_autograd(_backward, setup_context=_keep)

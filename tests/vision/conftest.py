@@ -1,1 +1,0 @@
-"""These tests need timm and the torchvision that fits torch: `make test-vision`."""
