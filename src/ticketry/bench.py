@@ -43,7 +43,7 @@ class Bench:
     def __init__(self, context: Context, store: Store) -> None:
         self.context = context
         self.store = store
-        self.recipe = Recipe(**dict(context.recipe))
+        self.recipe = Recipe.from_json(context.recipe)
 
     @functools.cached_property
     def workload(self) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from ticketry.errors import InputError
 from ticketry.hub import CARD_PLACE, TAG
 from ticketry.metrics import say_difference, say_score, unit_of
-from ticketry.options import PACKAGED_MODEL
+from ticketry.models.packaged import PACKAGED
 from ticketry.tasks.objectives import PIPELINES
 from ticketry.verdict import Verdict
 
@@ -108,7 +108,7 @@ def _shown(name: str) -> str:
 def _snippet(config: Mapping[str, Any]) -> str:
     name, revision = config["base_model_name_or_path"], config["revision"]
     lines = ["from ticketry import Ticket"]
-    if name == PACKAGED_MODEL:
+    if name in PACKAGED:
         lines.append("from ticketry.models.loading import load_backbone, resolve")
         model = f"load_backbone(resolve({json.dumps(name)}))"
     else:

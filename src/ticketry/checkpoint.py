@@ -26,7 +26,8 @@ FILE = "checkpoint.safetensors"
 VERSION = 1
 _FACTS = {"version": Whole(), "identity": str, "step": Whole(), "tokens": Whole()}
 _FACTS |= {"examples": Whole()}
-_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+_MOMENTS = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"})
+"""What AdamW and SGD keep of a parameter."""
 _UNREADABLE = (SafetensorError, OSError, RecursionError, MemoryError, RuntimeError)
 
 
@@ -147,8 +148,8 @@ def _optimizer_state(
         if tensor.shape != expected:
             raise ValueError(f"the moment {name!r} has the shape {tuple(tensor.shape)}")
         state.setdefault(int(index), {})[key] = tensor
-    if any(set(moments) != _MOMENTS for moments in state.values()):
-        raise ValueError("its moments are not AdamW's")
+    if any(set(moments) not in _MOMENTS for moments in state.values()):
+        raise ValueError("its moments are neither AdamW's nor SGD's")
     return state
 
 

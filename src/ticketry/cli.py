@@ -12,7 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ticketry import __version__, cli_compare, cli_connect, cli_study, cli_tickets, flags
+from ticketry import (
+    __version__,
+    cli_compare,
+    cli_connect,
+    cli_models,
+    cli_study,
+    cli_tickets,
+    flags,
+)
 from ticketry.cli_shared import given_options, make_place, note, print_json, take_place
 from ticketry.errors import TicketryError
 from ticketry.parallel import launched
@@ -87,6 +95,8 @@ def find(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -134,6 +144,8 @@ def verify(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -178,6 +190,8 @@ def train(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -269,6 +283,7 @@ cli_tickets.register(app)
 cli_compare.register(app)
 cli_connect.register(app)
 cli_study.register(app)
+cli_models.register(app)
 
 
 INTERRUPTED = 130

@@ -40,6 +40,8 @@ def connect(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,

@@ -85,6 +85,8 @@ def transfer(
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
     seed: Annotated[int, typer.Option(help="Decides heads, data order and dropout.")] = 1,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -106,6 +108,8 @@ def transfer(
         "max_length": max_length,
         "train_samples": train_samples,
         "dtype": dtype,
+        "image_size": image_size,
+        "augment": augment,
         "device": device,
         "threads": threads,
     }

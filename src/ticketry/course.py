@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from ticketry.config import Recipe
 
 _FUSED_ON = ("cpu", "cuda")
+DROP = 0.1
+"""What a ``steps`` schedule multiplies the rate by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +42,24 @@ WHOLE = Course()
 """θ0 and the whole schedule."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """Return a fresh AdamW over the trainable parameters; biases and norms are not decayed."""
+def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Return a fresh optimizer of the trainable parameters; biases and norms are not decayed."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            fused=device.type in _FUSED_ON,
+        )
     # Unfused, the update of an embedding table alone costs as much as a forward pass on a CPU.
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=recipe.learning_rate,
         eps=recipe.adam_eps,
         fused=device.type in _FUSED_ON,
@@ -56,14 +67,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe, device: torch.device) -> to
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the rate of optimizer step ``step`` (from 0) of ``steps``: warm-up, then to zero.
+    """Return the rate of optimizer step ``step`` (from 0) of ``steps``: warm-up, then its course.
 
-    Source: transformers' ``get_linear_schedule_with_warmup``.
+    Source: transformers' ``get_linear_schedule_with_warmup`` and its kin.
     """
     warmup = round(recipe.warmup_fraction * steps)
     if step < warmup:
         return recipe.learning_rate * step / warmup
-    return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
+    if recipe.schedule == "steps":
+        passed = sum(step >= round(share * steps) for share in recipe.drops)
+        return recipe.learning_rate * DROP**passed
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    left = (steps - step) / max(1, steps - warmup)
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 - math.cos(math.pi * left)) / 2
+    return recipe.learning_rate * left
 
 
 def set_learning_rate(

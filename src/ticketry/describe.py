@@ -144,15 +144,11 @@ def _said(verdict: Mapping[str, Any]) -> str:
 def model_rows() -> dict[str, Any]:
     """List the packaged models and the families with their scopes."""
     from ticketry.models.families import FAMILIES
-    from ticketry.options import PACKAGED_MODEL
+    from ticketry.models.packaged import PACKAGED
 
     return {
         "packaged": [
-            {
-                "name": PACKAGED_MODEL,
-                "description": "all-MiniLM-L6-v2: BERT, 6 layers, hidden 384, 22.7 M parameters; "
-                "fetched from a package",
-            }
+            {"name": name, "description": model.description} for name, model in PACKAGED.items()
         ],
         "families": [
             {"model_type": name, "scopes": sorted(family.scopes)}

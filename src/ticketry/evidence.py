@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +75,7 @@ def build_evidence(
 
 
 def _recipe(plan: Plan) -> dict[str, Any]:
-    return {**dataclasses.asdict(plan.recipe), "description": plan.recipe.describe()}
+    return {**plan.recipe.to_json(), "description": plan.recipe.describe()}
 
 
 def search_evidence(plan: Plan, store: Store, method: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,14 +45,21 @@ TestData = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(help="embedded | paper | squad; by default embedded for minilm, else paper."),
+    typer.Option(
+        help="embedded | paper | squad | images | cifar | visda; by default embedded for minilm, "
+        "images for lite0, else paper."
+    ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
-Rate = Annotated[float | None, typer.Option(help="Of AdamW, at its highest.")]
+Rate = Annotated[float | None, typer.Option(help="Of the optimizer, at its highest.")]
 Batch = Annotated[int | None, typer.Option(help="Examples an update.")]
 Length = Annotated[int | None, typer.Option(help="Tokens a text; longer ones are cut and counted.")]
 Samples = Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 | bfloat16 (autocast).")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Pixels that images are resized to; default: the model's own.")
+]
+Augment = Annotated[str | None, typer.Option(help="Training images: none | crop | crop-flip.")]
 Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
 Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 Workers = Annotated[

@@ -19,7 +19,8 @@ from ticketry.errors import ConfigError, nearest, unknown_name_message
 from ticketry.searchspec import N_OF_M, SearchSpec
 from ticketry.yamlfile import read_yaml
 
-PACKAGED_MODEL = "minilm"
+USUAL_RECIPES = {"minilm": "embedded", "lite0": "images"}
+"""Packaged model -> the recipe where none is named."""
 
 _DATA = ("task", "data", *DATA_OPTIONS.values())
 _SEARCH = tuple(field.name for field in dataclasses.fields(SearchSpec))
@@ -30,6 +31,8 @@ _RECIPE = {
     "max_length": "max_length_tokens",
     "train_samples": "train_samples",
     "dtype": "dtype",
+    "image_size": "image_size_px",
+    "augment": "augment",
 }
 _RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
 OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})
@@ -42,7 +45,7 @@ RUN_OPTIONS = frozenset({"out", "store", "workers"})
 def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
     """Return the named recipe with the options' changes; note an unknown name in ``faults``."""
     model = options.get("model")
-    name = options.get("recipe") or ("embedded" if model == PACKAGED_MODEL else "paper")
+    name = options.get("recipe") or USUAL_RECIPES.get(str(model), "paper")
     if name not in RECIPES:
         faults.append(unknown_name_message("--recipe", str(name), RECIPES))
         name = "paper"
@@ -192,6 +195,7 @@ _COUNTS = {
     "batch_size",
     "max_length",
     "train_samples",
+    "image_size",
     "replicates",
     "seed",
     "threads",

@@ -16,6 +16,8 @@ _RECIPE_FLAGS = {
     "--max-length": "max_length_tokens",
     "--train-samples": "train_samples",
     "--dtype": "dtype",
+    "--image-size": "image_size_px",
+    "--augment": "augment",
 }
 
 

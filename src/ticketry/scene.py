@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,7 @@ def prepare(
         base_sha256=fingerprint([base.sha256, head]) if head else base.sha256,
         data_sha256=data.sha256,
         scope=names,
-        recipe=asdict(recipe),
+        recipe=recipe.to_json(),
         device=choose_device(device),
         threads=threads,
         versions={"torch": torch.__version__, "transformers": transformers.__version__},

@@ -7,7 +7,6 @@ thread count, it gives the same bytes, also when it was stopped and went on from
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -312,7 +311,7 @@ def _identity(
     """Fingerprint what decides a training, as far as this module knows it."""
     return fingerprint(
         {
-            "recipe": dataclasses.asdict(recipe),
+            "recipe": recipe.to_json(),
             "seed": seed,
             "mask": None if mask is None else mask.digest(),
             "steps": steps,

@@ -203,7 +203,11 @@ def _training() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     [
         ("optimizer/0/exp_avg", torch.ones(1), "the moment 'optimizer/0/exp_avg' has the shape"),
         ("optimizer/7/step", torch.tensor(1.0), "it has the moments of a parameter '7'"),
-        ("optimizer/0/other", torch.tensor(1.0).expand(2, 3), "its moments are not AdamW's"),
+        (
+            "optimizer/0/other",
+            torch.tensor(1.0).expand(2, 3),
+            "its moments are neither AdamW's nor SGD's",
+        ),
         ("rng/cpu", torch.zeros(3, dtype=torch.uint8), "its random state is not torch's"),
         ("parameter/weight", torch.ones(1, 1), "its tensors are not this model's"),
     ],

@@ -24,7 +24,7 @@ ROWS = [
     ["options", "records", "metrics"],
     ["verdict"],
     ["core"],
-    ["parallel", "maskfile", "assets", "corpora", "fetch"],
+    ["parallel", "maskfile", "assets", "corpora", "imagesets", "fetch"],
     ["weightsfile"],
     ["models"],
     ["runtime"],
@@ -49,7 +49,7 @@ ROWS = [
     ["connecting", "studies"],
     ["api"],
     ["flags", "cli_shared"],
-    ["cli_tickets", "cli_compare", "cli_connect", "cli_study"],
+    ["cli_tickets", "cli_compare", "cli_connect", "cli_study", "cli_models"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}

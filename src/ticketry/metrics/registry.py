@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ticketry.errors import unknown_name
-from ticketry.metrics import answers, classes, entities, flags, numbers, tokens
+from ticketry.metrics import answers, boxes, classes, entities, flags, maps, numbers, tokens
 from ticketry.metrics.base import Metric
 from ticketry.metrics.classes import ClassCounts
 
@@ -15,6 +15,14 @@ def _answers(name: str, *, exact: bool, may_be_none: bool) -> Metric:
     outputs = answers.AnswerScores(exact, may_be_none)
     objective = "extractive-qa-v2" if may_be_none else "extractive-qa"
     return Metric(name=name, margin=0.01, fn=outputs.mean, outputs=outputs, objectives=(objective,))
+
+
+def _boxes(name: str, thresholds: tuple[float, ...]) -> Metric:
+    """Return an average precision."""
+    outputs = boxes.AveragePrecision(thresholds)
+    return Metric(
+        name=name, margin=0.01, fn=outputs.mean, outputs=outputs, objectives=("detection",)
+    )
 
 
 METRICS: Mapping[str, Metric] = {
@@ -93,12 +101,24 @@ METRICS: Mapping[str, Metric] = {
         _answers("squad-em", exact=True, may_be_none=False),
         _answers("squad-v2-f1", exact=False, may_be_none=True),
         _answers("squad-v2-em", exact=True, may_be_none=True),
+        _boxes("ap", boxes.ALL),
+        _boxes("ap50", (0.5,)),
+        _boxes("ap75", (0.75,)),
+        Metric(
+            name="miou",
+            margin=0.01,
+            fn=maps.mean_iou,
+            outputs=maps.MapCounts(),
+            objectives=("segmentation",),
+        ),
     )
 }
 """F1 is that of class 1 when the labels are 0 and 1, else the macro average; mcc is Matthews'
 correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity; mlm-accuracy is the
 share of hidden tokens that are predicted; SQuAD's F1 and exact match are shares, as the scripts of
-version 1.1 and of version 2 count them. Margins: statistics.md, written before any run."""
+version 1.1 and of version 2 count them; ap is COCO's, the mean over thresholds from 50% to 95%,
+ap50 and ap75 are those of one threshold; miou is the mean over classes of intersection over union.
+Margins: statistics.md, written before any run."""
 
 
 def get_metric(name: str) -> Metric:
@@ -129,5 +149,7 @@ USUAL: Mapping[str, str] = {
     "token-classification": "entity-f1",
     "extractive-qa": "squad-f1",
     "extractive-qa-v2": "squad-v2-f1",
+    "detection": "ap",
+    "segmentation": "miou",
 }
 """Objective -> the metric of data that name none."""

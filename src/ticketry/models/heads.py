@@ -13,7 +13,13 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ticketry.errors import ModelError, unknown_name
 from ticketry.models.families import FAMILIES, matching
-from ticketry.models.loading import canonical_tensors, load_backbone, loading, some_names
+from ticketry.models.loading import (
+    base_state,
+    canonical_tensors,
+    load_backbone,
+    loading,
+    some_names,
+)
 from ticketry.models.sources import BaseRef
 
 
@@ -86,7 +92,7 @@ HEADS: Mapping[str, Head] = {
     "image-classification": Head(
         "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
         "image classifier",
-        expected="an image model such as ViT or ConvNeXt",
+        expected="an image model such as ResNet, EfficientNet, ViT or ConvNeXt",
     ),
 }
 
@@ -146,7 +152,8 @@ def load_task_model(
             **options,
         )
     family = FAMILIES.get(config.model_type)
-    lost = [name for name in sorted(info["missing_keys"]) if name.startswith(f"{prefix}.")]
+    inside = {f"{prefix}.{name}" for name in base_state(model)}
+    lost = sorted(inside & set(info["missing_keys"]))
     if family is not None:
         lost = [n for n in lost if not matching([n.removeprefix(f"{prefix}.")], family.pooler)]
     if lost:

@@ -22,6 +22,19 @@ _CONVNEXT_NEURONS = Layout(
     )
 )
 
+_TIMM_STEMS = (
+    "conv1.*",
+    "conv_stem.*",
+    "stem.*",
+    "stem_*",
+    "patch_embed.*",
+    "features.0.*",
+    "features.conv0.*",
+)
+"""Where timm's models turn pixels into features: ``first_conv`` in their configurations."""
+
+_TIMM_DEPTHWISE = ("*.conv_dw.*", "*.dwconv.*", "*.conv_dw_*", "*.dw_*")
+
 IMAGE_FAMILIES: tuple[Family, ...] = (
     # The patch projection leads into the blocks, as an embedding does.
     Family(
@@ -55,5 +68,27 @@ IMAGE_FAMILIES: tuple[Family, ...] = (
         },
         embeddings=("embeddings.*",),
         neurons=(_CONVNEXT_NEURONS,),
+    ),
+    Family(
+        "resnet",
+        scopes={"encoder": ScopeRule("encoder", include=("encoder.*.weight",), ndims=(4,))},
+        embeddings=("embedder.*",),
+    ),
+    # Any model of timm: all matrices and convolutions but the stem. Heads are not part of the
+    # base, and biases, norms, position embeddings and tokens have other dimensions.
+    Family(
+        "timm_wrapper",
+        scopes={
+            "encoder": ScopeRule(
+                "encoder", include=("*.weight",), exclude=_TIMM_STEMS, ndims=(2, 4)
+            ),
+            "no-depthwise": ScopeRule(
+                "no-depthwise",
+                include=("*.weight",),
+                exclude=(*_TIMM_STEMS, *_TIMM_DEPTHWISE),
+                ndims=(2, 4),
+            ),
+        },
+        embeddings=_TIMM_STEMS,
     ),
 )

@@ -23,6 +23,7 @@ from ticketry.core.scope import resolve_scope
 from ticketry.errors import MaskError, ModelError, ScopeError
 from ticketry.models.families import FAMILIES, matching, scope_rule
 from ticketry.models.sources import (
+    TIMM,
     TOKENIZER_FILES,
     BaseRef,
     has_tokenizer,
@@ -30,6 +31,7 @@ from ticketry.models.sources import (
     resolve,
     source_files,
 )
+from ticketry.models.timm_nets import need_timm
 
 _SHOWN = 3
 _NO_LIMIT = 10**6
@@ -128,17 +130,47 @@ def base_model(model: nn.Module) -> nn.Module:
     )
 
 
+def config_of(model: nn.Module) -> Any:
+    """Return the configuration of the transformers model inside, or of a base by itself."""
+    found = (m.config for m in model.modules() if isinstance(m, PreTrainedModel))
+    return next(found, None) or getattr(model, "config", None)
+
+
+def built_in_head(base: nn.Module) -> set[int]:
+    """Return the ids of parameters of a head that is part of the base's own module.
+
+    timm builds the classifier into the model; transformers' task models set it beside the base.
+    """
+    if not hasattr(base, "get_classifier"):
+        return set()
+    found = base.get_classifier()  # type: ignore[operator]
+    parts = found if isinstance(found, tuple | list) else (found,)
+    return {id(p) for part in parts if isinstance(part, nn.Module) for p in part.parameters()}
+
+
+def base_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return the base's own parameters and saved buffers by canonical name, themselves.
+
+    A tied one stands under each of its names; a head that is built into the base is left out.
+    """
+    base = base_model(model)
+    head = built_in_head(base)
+    state = base.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if id(tensor) not in head}
+
+
 def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the base's parameters by canonical name; a tied one stands once, under its first."""
-    return dict(base_model(model).named_parameters())
+    base = base_model(model)
+    head = built_in_head(base)
+    return {name: p for name, p in base.named_parameters() if id(p) not in head}
 
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return the base's parameters and saved buffers by canonical name, detached, not copied."""
-    base = base_model(model)
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in base.state_dict(keep_vars=True).items():
+    for name, tensor in base_state(model).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             tensors[name] = tensor.detach()
@@ -186,10 +218,13 @@ def prunable(
     shared: dict[str, str] = {}
     if isinstance(source, nn.Module):
         base = base_model(source)
-        model_type = model_type or str(getattr(base.config, "model_type", "?"))
+        model_type = model_type or str(getattr(config_of(source), "model_type", "?"))
+        head = built_in_head(base)
         owners: dict[int, str] = {}
         shapes: dict[str, tuple[int, ...]] = {}
         for name, parameter in base.named_parameters(remove_duplicate=False):
+            if id(parameter) in head:
+                continue
             shapes[name] = tuple(parameter.shape)
             owner = owners.setdefault(id(parameter), name)
             if owner != name:
@@ -247,12 +282,11 @@ def embedding_parameters(model: nn.Module) -> tuple[nn.Parameter, ...]:
 
     An unlisted family's are those of the layer that transformers calls the input embedding.
     """
-    base = base_model(model)
     parameters = canonical_parameters(model)
-    family = FAMILIES.get(str(getattr(base.config, "model_type", "")))
+    family = FAMILIES.get(str(getattr(config_of(model), "model_type", "")))
     if family is not None:
         return tuple(parameters[name] for name in matching(parameters, family.embeddings))
-    return tuple(base.get_input_embeddings().parameters())  # type: ignore[operator]
+    return tuple(base_model(model).get_input_embeddings().parameters())  # type: ignore[operator]
 
 
 @contextlib.contextmanager
@@ -275,6 +309,8 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def loading(base: BaseRef) -> Iterator[None]:
     """Load quietly, leave the global RNG alone, and name the model in any error."""
+    if read_config(base)["model_type"] == TIMM:
+        need_timm()
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             yield
@@ -300,8 +336,10 @@ __all__ = [
     "apply_mask_",
     "base_model",
     "base_sha256",
+    "base_state",
     "canonical_parameters",
     "canonical_tensors",
+    "config_of",
     "embedding_parameters",
     "length_limit",
     "load_backbone",

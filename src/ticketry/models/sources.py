@@ -1,7 +1,7 @@
 """From a model's name to a local folder in the Hugging Face layout; torch-free.
 
-A base is the packaged ``minilm``, a folder, or a hub id. A hub id is downloaded into the hub's own
-cache and pinned to the commit that was found, so later loads see the same files.
+A base is a packaged one (``minilm``, ``lite0``), a folder, or a hub id. A hub id is downloaded into
+the hub's own cache and pinned to the commit that was found, so later loads see the same files.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.errors import ModelError
+from ticketry.models.packaged import PACKAGED, fetch_packaged
 from ticketry.models.sizes import check_sizes
-
-PACKAGED = "minilm"
-"""The name of the embedded model (assets.py)."""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+TIMM = "timm_wrapper"
+"""What transformers calls any model of timm."""
+
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin", "model.pt")
 _PATTERNS = (
     CONFIG_FILE,
@@ -58,7 +59,7 @@ def resolve(
     """Find a base model and check that its folder can be used.
 
     Args:
-        name: ``minilm``, a folder, or a hub id.
+        name: of a packaged model, a folder, or a hub id.
         revision: branch, tag or commit of a hub id.
         say: given a line about a download.
 
@@ -68,7 +69,7 @@ def resolve(
     """
     folder = Path(name).expanduser()
     is_folder = folder.is_dir()
-    if revision is not None and (name == PACKAGED or is_folder):
+    if revision is not None and (name in PACKAGED or is_folder):
         raise ModelError(
             f"--revision {revision} was given for {name!r}, which is not a hub id; "
             "drop it, or give a hub id as --model."
@@ -76,10 +77,8 @@ def resolve(
     if is_folder:
         _check_folder(name, folder)
         return BaseRef(name, None, folder.resolve())
-    if name == PACKAGED:
-        from ticketry.assets import fetch_minilm
-
-        path = fetch_minilm(say) if say is not None else fetch_minilm()
+    if name in PACKAGED:
+        path = fetch_packaged(name, say)
         _check_folder(name, path)
         return BaseRef(name, None, path)
     if folder.is_file():
@@ -124,10 +123,13 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
             f"{CONFIG_FILE} of {name!r} cannot be read ({error}); expected the JSON that "
             "save_pretrained writes."
         ) from error
+    if isinstance(config, dict) and "model_type" not in config and "architecture" in config:
+        config["model_type"] = TIMM  # timm's own layout, which transformers reads too
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(
             f"{CONFIG_FILE} of {name!r} names no model_type; expected a transformers model's "
-            'configuration, such as one with "model_type": "bert".'
+            'configuration, such as one with "model_type": "bert", or a timm model\'s, which has '
+            '"architecture".'
         )
     return config
 
@@ -167,7 +169,7 @@ def _is_path(name: str) -> bool:
 def _hint(name: str) -> str:
     """Name the nearest models that are really there: the packaged one and folders beside it."""
     wanted = Path(name).expanduser()
-    beside: dict[str, str] = {PACKAGED: PACKAGED}
+    beside: dict[str, str] = {packaged: packaged for packaged in PACKAGED}
     try:
         for path in sorted(wanted.parent.iterdir())[:1000]:
             if (path / CONFIG_FILE).is_file():
@@ -179,7 +181,8 @@ def _hint(name: str) -> str:
 
 
 def _what_to_give() -> str:
-    return f" Give {PACKAGED!r}, a folder with config.json and model.safetensors, or a hub id."
+    names = " or ".join(map(repr, PACKAGED))
+    return f" Give {names}, a folder with config.json and model.safetensors, or a hub id."
 
 
 def _download(name: str, revision: str | None, say: Callable[[str], None] | None) -> Path:

