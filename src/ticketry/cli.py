@@ -17,6 +17,7 @@ from ticketry import (
     cli_compare,
     cli_connect,
     cli_models,
+    cli_runtime,
     cli_study,
     cli_tickets,
     flags,
@@ -283,6 +284,7 @@ cli_tickets.register(app)
 cli_compare.register(app)
 cli_connect.register(app)
 cli_study.register(app)
+cli_runtime.register(app)
 cli_models.register(app)
 
 

@@ -31,6 +31,8 @@ def test_help_names_every_verb(run) -> None:
         "pull",
         "compare",
         "connect",
+        "doctor",
+        "bench",
     ):
         assert verb in shown.out
     assert run("--version").out.startswith("ticketry 0.1.0")

@@ -42,14 +42,14 @@ ROWS = [
     ["plan", "connectivity"],
     ["evidence", "card"],
     ["ticket"],
-    ["shelf", "callback", "given"],
+    ["shelf", "callback", "given", "speed"],
     ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],
     ["connecting", "studies"],
     ["api"],
     ["flags", "cli_shared"],
-    ["cli_tickets", "cli_compare", "cli_connect", "cli_study", "cli_models"],
+    ["cli_tickets", "cli_compare", "cli_connect", "cli_study", "cli_models", "cli_runtime"],
     ["cli"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
