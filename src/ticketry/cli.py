@@ -98,6 +98,7 @@ def find(
     dtype: flags.Dtype = None,
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
+    detector: flags.Detector = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -147,6 +148,7 @@ def verify(
     dtype: flags.Dtype = None,
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
+    detector: flags.Detector = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -193,6 +195,7 @@ def train(
     dtype: flags.Dtype = None,
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
+    detector: flags.Detector = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -211,13 +214,12 @@ def train(
     if as_json:
         print_json({"out": str(place["out"]), **record})
         return
-    from ticketry.tasks.objectives import AUTO_CLASSES
+    from ticketry.tasks.objectives import loader_of
 
-    loader = AUTO_CLASSES.get(record["objective"], "AutoModelForSequenceClassification")
     echo(
         f"Wrote {place['out']}: a sparse model, "
         f"validation {record['validation_score']:.4f}, test {record['test_score']:.4f}.\n"
-        f"Load it with {loader}.from_pretrained({str(place['out'])!r})."
+        f"Load it with {loader_of(record['objective'])}({str(place['out'])!r})."
     )
 
 

@@ -42,6 +42,7 @@ def connect(
     dtype: flags.Dtype = None,
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
+    detector: flags.Detector = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,

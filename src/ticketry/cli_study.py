@@ -87,6 +87,7 @@ def transfer(
     dtype: flags.Dtype = None,
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
+    detector: flags.Detector = None,
     seed: Annotated[int, typer.Option(help="Decides heads, data order and dropout.")] = 1,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -110,6 +111,7 @@ def transfer(
         "dtype": dtype,
         "image_size": image_size,
         "augment": augment,
+        "detector": detector,
         "device": device,
         "threads": threads,
     }

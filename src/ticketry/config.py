@@ -65,6 +65,7 @@ def verification_seeds(seed: int, replicates: int) -> tuple[int, ...]:
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("linear", "steps", "constant", "cosine")
 AUGMENTATIONS = ("none", "crop", "crop-flip")
+DETECTORS = ("fcos", "retinanet", "faster-rcnn")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Recipe:
     drops: tuple[float, ...] = ()
     image_size_px: int | None = None
     augment: str = "none"
+    detector: str = "fcos"
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values, as keys and records hold it."""
@@ -141,7 +143,15 @@ class Recipe:
 
 _LATER: Mapping[str, Any] = {
     name: Recipe.__dataclass_fields__[name].default
-    for name in ("optimizer", "momentum", "schedule", "drops", "image_size_px", "augment")
+    for name in (
+        "optimizer",
+        "momentum",
+        "schedule",
+        "drops",
+        "image_size_px",
+        "augment",
+        "detector",
+    )
 }
 """Fields that came later, with their defaults."""
 
@@ -296,6 +306,8 @@ def check_recipe(recipe: Recipe) -> list[str]:
         faults.append(f"--image-size is {size}; expected 8 to 4096 pixels.")
     if recipe.augment not in AUGMENTATIONS:
         faults.append(unknown_name_message("--augment", recipe.augment, AUGMENTATIONS))
+    if recipe.detector not in DETECTORS:
+        faults.append(unknown_name_message("--detector", recipe.detector, DETECTORS))
     return faults
 
 

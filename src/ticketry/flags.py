@@ -60,6 +60,9 @@ ImageSize = Annotated[
     int | None, typer.Option(help="Pixels that images are resized to; default: the model's own.")
 ]
 Augment = Annotated[str | None, typer.Option(help="Training images: none | crop | crop-flip.")]
+Detector = Annotated[
+    str | None, typer.Option(help="fcos | retinanet | faster-rcnn, for detection.")
+]
 Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
 Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]
 Workers = Annotated[

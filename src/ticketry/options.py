@@ -33,6 +33,7 @@ _RECIPE = {
     "dtype": "dtype",
     "image_size": "image_size_px",
     "augment": "augment",
+    "detector": "detector",
 }
 _RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
 OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})

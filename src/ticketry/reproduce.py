@@ -18,6 +18,7 @@ _RECIPE_FLAGS = {
     "--dtype": "dtype",
     "--image-size": "image_size_px",
     "--augment": "augment",
+    "--detector": "detector",
 }
 
 

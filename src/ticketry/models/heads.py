@@ -94,6 +94,9 @@ HEADS: Mapping[str, Head] = {
         "image classifier",
         expected="an image model such as ResNet, EfficientNet, ViT or ConvNeXt",
     ),
+    # Built over the base by torchvision, not by transformers (models/dense.py).
+    "detection": Head("", "detector"),
+    "segmentation": Head("", "segmenter"),
 }
 
 
@@ -193,7 +196,13 @@ def check_task_model(base: BaseRef, objective: str, label_names: Sequence[str]) 
     Raises:
         ModelError: says what kind of model is needed.
     """
-    _task_class(base, objective, label_names)
+    if HEADS[objective].mapping:
+        _task_class(base, objective, label_names)
+        return
+    from ticketry.models.dense import OUTPUT_STRIDE, STRIDES, load_trunk
+
+    dilated = objective == "segmentation"
+    load_trunk(base, (OUTPUT_STRIDE,) if dilated else STRIDES, dilated=dilated)
 
 
 def _task_class(base: BaseRef, objective: str, label_names: Sequence[str]) -> tuple[Any, Any]:

