@@ -62,7 +62,7 @@ lint: setup  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict src/ticketry/core src/ticketry/errors.py src/ticketry/config.py \
+	$(BIN)/mypy --strict src/ticketry/core src/ticketry/errors.py src/ticketry/config.py src/ticketry/recipes.py \
 	  src/ticketry/combination.py src/ticketry/searchspec.py src/ticketry/controls.py \
 	  src/ticketry/records.py src/ticketry/verdict
 

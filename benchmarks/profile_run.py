@@ -104,10 +104,11 @@ def main() -> int:
 
     import torch
 
-    from ticketry.config import RECIPES, canonical_json
+    from ticketry.config import canonical_json
     from ticketry.core.select import select_global
     from ticketry.maskfile import dump_mask
     from ticketry.models.loading import canonical_parameters, prunable, resolve
+    from ticketry.recipes import RECIPES
     from ticketry.store import Store
     from ticketry.tasks.objectives import workload_for
     from ticketry.tasks.registry import load_task

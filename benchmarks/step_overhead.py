@@ -25,12 +25,12 @@ from torch.nn.utils import prune
 from transformers import BertConfig, BertForSequenceClassification
 
 from ticketry.assets import MINILM, is_fetched
-from ticketry.config import Recipe
 from ticketry.core.mask import Mask
 from ticketry.course import make_optimizer
 from ticketry.enforce import MaskEnforcer
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import canonical_parameters, prunable, resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.workload import precision
 
 GOAL = 1.05

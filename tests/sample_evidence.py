@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ticketry.config import RECIPES
 from ticketry.controls import describe_control
 from ticketry.metrics import METRICS
+from ticketry.recipes import RECIPES
 from ticketry.records import Arm, Replicate
 from ticketry.verdict import judge
 

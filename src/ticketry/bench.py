@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ticketry.config import Recipe
+from ticketry.recipes import Recipe
 from ticketry.searchspec import UNIT_PATTERNS
 from ticketry.steps import MASK_FILE, WEIGHTS_FILE, Context, Step
 from ticketry.store import Store

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ticketry.config import Recipe
 from ticketry.errors import RunError
 from ticketry.metrics import get_metric, say_difference, unit_of
+from ticketry.recipes import Recipe
 from ticketry.search import Sizes, with_head
 from ticketry.steps import Step
 from ticketry.store import Store

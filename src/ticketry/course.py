@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
+from ticketry.recipes import Recipe
 
 _FUSED_ON = ("cpu", "cuda")
 DROP = 0.1

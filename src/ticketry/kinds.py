@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ticketry.arms import arm_course, arm_mask, head_start
 from ticketry.bench import Bench
-from ticketry.config import Recipe, derive_seed
+from ticketry.config import derive_seed
 from ticketry.files import pretty_json
 from ticketry.parallel import team
 from ticketry.pruning import Rule, choose, score_and_choose
+from ticketry.recipes import Recipe
 from ticketry.steps import MODEL_PREFIX, WEIGHTS_FILE, Output, Step, mask_output
 from ticketry.store import RECORD
 from ticketry.terminal import printable

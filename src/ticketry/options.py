@@ -7,15 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import (
-    DATA_OPTIONS,
-    RECIPES,
-    DataSpec,
-    FindSpec,
-    Recipe,
-    check_find,
-)
+from ticketry.config import DATA_OPTIONS, DataSpec, FindSpec, check_find
 from ticketry.errors import ConfigError, nearest, unknown_name_message
+from ticketry.recipes import RECIPES, Recipe
 from ticketry.searchspec import N_OF_M, SearchSpec
 from ticketry.yamlfile import read_yaml
 

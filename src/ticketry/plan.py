@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ticketry.config import Recipe
+from ticketry.recipes import Recipe
 from ticketry.search import Search
 from ticketry.steps import Step
 from ticketry.store import Store

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import DATA_OPTIONS, RECIPES, DataSpec, FindSpec
+from ticketry.config import DATA_OPTIONS, DataSpec, FindSpec
+from ticketry.recipes import RECIPES
 from ticketry.searchspec import SearchSpec
 
 _RECIPE_FLAGS = {

@@ -12,10 +12,11 @@ import torch
 import transformers
 
 from ticketry.bench import axes_for, units_for
-from ticketry.config import DataSpec, Recipe, fingerprint
+from ticketry.config import DataSpec, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.parallel import check_launch, launched
+from ticketry.recipes import Recipe
 from ticketry.search import Sizes, warm_head_step
 from ticketry.steps import Context, Step
 from ticketry.tasks.base import TaskData

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ticketry.config import Recipe, search_seed
+from ticketry.config import search_seed
 from ticketry.core.schedule import grid_levels, sparsity_levels
 from ticketry.errors import ConfigError
 from ticketry.pruning import Rule
+from ticketry.recipes import Recipe
 from ticketry.searchspec import (
     CALIBRATED,
     PASSES,

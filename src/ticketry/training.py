@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ticketry import checkpoint as checkpoints
 from ticketry.companions import Companion
-from ticketry.config import Recipe, derive_seed, fingerprint
+from ticketry.config import derive_seed, fingerprint
 from ticketry.core.mask import Mask
 from ticketry.course import WHOLE, Course, make_optimizer, set_learning_rate
 from ticketry.enforce import MaskEnforcer
@@ -29,6 +29,7 @@ from ticketry.errors import TrainingError
 from ticketry.models.loading import embedding_parameters, tensor_hashes
 from ticketry.models.weights import put_weights_
 from ticketry.parallel import team
+from ticketry.recipes import Recipe
 from ticketry.tasks.workload import Batch, Workload, precision
 
 _FINAL_SHARE = 0.1

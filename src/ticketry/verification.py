@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ticketry.config import Recipe
 from ticketry.controls import parse_control
 from ticketry.pruning import Rule
+from ticketry.recipes import Recipe
 from ticketry.records import Arm, Replicate
 from ticketry.search import Sizes, theta0_step, with_head
 from ticketry.steps import Step

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, ByT5Tokenizer
 
 from hub_layout import offline_cache, write_parquet
-from ticketry.config import DataSpec, Recipe, check_data
+from ticketry.config import DataSpec, check_data
 from ticketry.errors import ConfigError, DataError, InputError, ModelError, TrainingError
 from ticketry.forms import faults_of
 from ticketry.metrics import METRICS
 from ticketry.metrics.answers import words_of
 from ticketry.models.loading import load_tokenizer, resolve
+from ticketry.recipes import Recipe
 from ticketry.recordform import FORMS
 from ticketry.tasks import windows
 from ticketry.tasks.answers import load_answers

@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from architectures import ARCHITECTURES, IMAGES
-from ticketry.config import Recipe
 from ticketry.core.select import select_global
 from ticketry.models.loading import (
     base_sha256,
@@ -25,6 +24,7 @@ from ticketry.models.loading import (
     resolve,
     tensor_hashes,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.objectives import workload_for
 from ticketry.ticket import Base, Ticket

@@ -23,7 +23,7 @@ from transformers import (
 
 from small_task import small_task
 from ticketry import TicketCallback
-from ticketry.config import Recipe, derive_seed
+from ticketry.config import derive_seed
 from ticketry.core.mask import Mask
 from ticketry.enforce import MaskEnforcer
 from ticketry.errors import (
@@ -41,6 +41,7 @@ from ticketry.models.loading import (
     resolve,
     tensor_hashes,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.ticket import Base, Rewind, Ticket
 from ticketry.training import make_optimizer, train

@@ -13,7 +13,6 @@ from transformers import BertConfig, BertModel, Trainer, TrainingArguments
 
 from small_task import small_task
 from ticketry import TicketCallback
-from ticketry.config import Recipe
 from ticketry.core.mask import Mask
 from ticketry.models.loading import (
     base_sha256,
@@ -23,6 +22,7 @@ from ticketry.models.loading import (
     resolve,
     tensor_hashes,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.ticket import Base, Ticket
 

@@ -15,9 +15,9 @@ from transformers import AutoModel, AutoModelForImageClassification
 
 from architectures import ARCHITECTURES
 from ticketry import find
-from ticketry.config import Recipe
 from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.images import (
     PROCESSOR_FILE,

@@ -13,7 +13,7 @@ import torch
 
 import ticketry
 from small_task import small_task
-from ticketry.config import RECIPES, Recipe, fingerprint
+from ticketry.config import fingerprint
 from ticketry.core.mask import Mask
 from ticketry.errors import ConfigError, DataError, UnknownNameError
 from ticketry.metrics import METRICS
@@ -26,6 +26,7 @@ from ticketry.models.loading import (
     resolve,
 )
 from ticketry.models.weights import put_weights_, take_weights
+from ticketry.recipes import RECIPES, Recipe
 from ticketry.sensitivity import synflow
 from ticketry.studies.planfile import build_plan
 from ticketry.tasks.base import SPLITS, Split, TaskData

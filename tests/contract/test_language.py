@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2Model
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, ModelError, TrainingError
 from ticketry.models.heads import pretrained_head
 from ticketry.models.loading import resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.language import CausalLM, stream
 from ticketry.tasks.objectives import block_counts

@@ -25,7 +25,7 @@ import ticketry.training
 from architectures import ARCHITECTURES
 from ticketry.bench import Bench
 from ticketry.companions import Capture
-from ticketry.config import DataSpec, Recipe, SearchSpec, fingerprint
+from ticketry.config import DataSpec, SearchSpec, fingerprint
 from ticketry.connectivity import connectivity_steps
 from ticketry.errors import ConfigError, ModelError, TrainingError
 from ticketry.execute import execute
@@ -34,6 +34,7 @@ from ticketry.models.filling import logits_at
 from ticketry.models.heads import pretrained_head, warms_head
 from ticketry.models.loading import canonical_tensors, load_backbone, resolve
 from ticketry.models.weights import HEAD, base_part
+from ticketry.recipes import Recipe
 from ticketry.scene import Scene, prepare
 from ticketry.search import Sizes, plan_search, warm_head_step
 from ticketry.store import Store

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ticketry.config import DataSpec, Recipe, check_data
+from ticketry.config import DataSpec, check_data
 from ticketry.errors import DataError, UnknownNameError
 from ticketry.models.loading import resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.files import load_file

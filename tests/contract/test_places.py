@@ -19,11 +19,11 @@ from transformers import (
 from architectures import ARCHITECTURES, IMAGES
 from ticketry import find
 from ticketry import train as train_ticket
-from ticketry.config import Recipe
 from ticketry.core.select import select_global
 from ticketry.errors import ModelError
 from ticketry.models.heads import check_task_model
 from ticketry.models.loading import canonical_parameters, load_backbone, prunable, resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
 from ticketry.tasks.objectives import workload_for

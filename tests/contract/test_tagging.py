@@ -19,12 +19,13 @@ from transformers import (
 )
 
 from hub_layout import offline_cache
-from ticketry.config import DataSpec, Recipe, check_data
+from ticketry.config import DataSpec, check_data
 from ticketry.errors import DataError, InputError, ModelError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.metrics.entities import entities_of
 from ticketry.models.loading import load_tokenizer, resolve
 from ticketry.parallel import Team
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData, strata
 from ticketry.tasks.conll import read_conll
 from ticketry.tasks.files import load_file

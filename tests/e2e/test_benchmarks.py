@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ticketry.config import Recipe
+from ticketry.recipes import Recipe
 from ticketry.tasks.workload import training_steps
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -15,7 +15,7 @@ from mutate import dump, mutate_bytes, mutate_header, mutate_json, places
 
 from ticketry import checkpoint as checkpoints
 from ticketry.card import render_card
-from ticketry.config import Recipe, canonical_json, fingerprint
+from ticketry.config import canonical_json, fingerprint
 from ticketry.connectivity import POINTS, connectivity_steps, say_stability
 from ticketry.connectivity import read_arm as connected_arm
 from ticketry.describe import _ticket, inspect_lines
@@ -23,6 +23,7 @@ from ticketry.errors import TrainingError
 from ticketry.files import pretty_json, sha256_bytes
 from ticketry.maskfile import dump_mask, load_mask
 from ticketry.metrics import get_metric
+from ticketry.recipes import Recipe
 from ticketry.recordform import check_output
 from ticketry.search import Sizes
 from ticketry.shelf import _row, table

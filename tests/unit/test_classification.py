@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from small_task import small_task
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, TrainingError
 from ticketry.models.loading import load_backbone, resolve, tensor_hashes
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.encoding import BatchPlan, Encoded

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from small_task import small_task
 from ticketry.companions import Capture, Companion, GradualPruning, Movement, Silent
-from ticketry.config import Recipe
 from ticketry.core.mask import Mask
 from ticketry.core.schedule import cubic_sparsity
 from ticketry.core.select import select_global
@@ -27,6 +26,7 @@ from ticketry.models.weights import (
     reinitialised,
     take_weights,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.training import train
 

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticketry.config import (
-    RECIPES,
     canonical_json,
     derive_seed,
     fingerprint,
@@ -16,6 +15,7 @@ from ticketry.config import (
 )
 from ticketry.errors import ConfigError, InputError, UnknownNameError, unknown_name
 from ticketry.options import as_names, build_find_spec, read_config
+from ticketry.recipes import RECIPES
 
 GOOD = {"model": "minilm", "task": "movies"}
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ticketry.config import Recipe
 from ticketry.connectivity import (
     POINTS,
     barrier,
@@ -23,6 +22,7 @@ from ticketry.connectivity import (
 from ticketry.errors import ModelError, RunError
 from ticketry.files import pretty_json
 from ticketry.models.weights import between, refuse_batch_norm
+from ticketry.recipes import Recipe
 from ticketry.search import Sizes
 from ticketry.store import RECORD, Store
 from ticketry.verification import Start

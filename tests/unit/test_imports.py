@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "ticketry"
 ROWS = [
     ["errors"],
     ["combination", "controls"],
-    ["searchspec"],
+    ["searchspec", "recipes"],
     ["config", "files", "forms", "terminal"],
     ["yamlfile"],
     ["ticketform"],

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ticketry.config import RECIPES, Recipe, SearchSpec, search_seed, verification_seeds
+from ticketry.config import SearchSpec, search_seed, verification_seeds
 from ticketry.plan import FORWARD_SHARE, Plan, dense_equivalents, say_seconds
+from ticketry.recipes import RECIPES, Recipe
 from ticketry.search import Sizes, plan_search, search_levels
 from ticketry.steps import Step
 from ticketry.store import Store

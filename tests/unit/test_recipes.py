@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ticketry.config import RECIPES, Recipe, check_recipe, fingerprint
+from ticketry.config import fingerprint
 from ticketry.course import learning_rate, make_optimizer
 from ticketry.options import build_find_spec
+from ticketry.recipes import RECIPES, Recipe, check_recipe
 from ticketry.reproduce import shared_flags
 
 OLD_KEYS = {

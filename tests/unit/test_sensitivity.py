@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 
 from small_task import small_task
-from ticketry.config import Recipe
 from ticketry.core.mask import Mask
 from ticketry.core.select import select
 from ticketry.errors import ScoreError
 from ticketry.models.loading import canonical_parameters, prunable, resolve
+from ticketry.recipes import Recipe
 from ticketry.sensitivity import gradients, hessian_gradients, synflow, synflow_mask
 from ticketry.tasks.classification import SequenceClassification
 

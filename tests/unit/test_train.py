@@ -18,12 +18,13 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from small_task import small_task
 from ticketry import checkpoint as checkpoints
-from ticketry.config import Recipe, derive_seed
+from ticketry.config import derive_seed
 from ticketry.core.mask import Mask
 from ticketry.course import learning_rate, make_optimizer
 from ticketry.enforce import MaskEnforcer, zero_pruned_
 from ticketry.errors import MaskError, StorageError, TrainingError
 from ticketry.models.loading import canonical_parameters, prunable, resolve
+from ticketry.recipes import Recipe
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.workload import Batch
 from ticketry.training import TrainOutcome, train

@@ -14,7 +14,6 @@ import torch
 from test_timm_models import tiny_folder
 
 from ticketry import api
-from ticketry.config import RECIPES
 from ticketry.errors import ConfigError, DataError, InputError, ModelError
 from ticketry.metrics.maps import VOID, decode_map, encode_map
 from ticketry.models.dense import DETECTORS, levels, load_dense
@@ -27,6 +26,7 @@ from ticketry.models.loading import (
     tensor_hashes,
 )
 from ticketry.models.weights import put_weights_, take_weights
+from ticketry.recipes import RECIPES
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.detection import Detection
 from ticketry.tasks.digits import load_digits

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ticketry.config import Recipe, verification_seeds
+from ticketry.config import verification_seeds
 from ticketry.pruning import Rule, check_rule
+from ticketry.recipes import Recipe
 from ticketry.scene import Scene, prepare
 from ticketry.search import Search, plan_search
 from ticketry.searchspec import UNIT_PATTERNS, SearchSpec

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError
+from ticketry.recipes import Recipe
 from ticketry.search import Sizes
 from ticketry.steps import Context
 from ticketry.studies.spec import ArmSpec, StudySpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
 from ticketry.models.lean import logits_of
 from ticketry.models.loading import BaseRef
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.encoded import EncodedWorkload, check_finite, inputs_of
 from ticketry.tasks.encoding import Encoded, encode

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError
 from ticketry.files import pretty_json
 from ticketry.metrics import METRICS
 from ticketry.models.loading import BaseRef
 from ticketry.models.sources import CONFIG_FILE
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.images import decode_image, processing_of
 from ticketry.tasks.workload import Batch, SplitName, precision, training_steps

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
 from ticketry.errors import DataError, TrainingError
 from ticketry.models.dense import STRIDES, build_detector, load_trunk
 from ticketry.models.loading import BaseRef
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.dense import DensePrediction
 from ticketry.tasks.workload import Batch, Evaluation, SplitName

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
@@ -21,6 +20,7 @@ from ticketry.models.loading import (
     load_backbone,
     load_tokenizer,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, TaskData
 from ticketry.tasks.encoding import BatchPlan, Encoded, check_tokenizer, plan_batches
 from ticketry.tasks.folder import attention_for, saved_files

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ticketry.config import Recipe
 from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import quiet
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split
 from ticketry.tasks.targets import Target
 from ticketry.tasks.workload import Batch, training_steps

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
-from ticketry.config import Recipe, derive_seed
+from ticketry.config import derive_seed
 from ticketry.errors import DataError, ModelError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import BaseRef, canonical_tensors, load_backbone, quiet
 from ticketry.models.sources import read_config
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps
 

@@ -11,11 +11,11 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError
 from ticketry.models.joining import share_base
 from ticketry.models.loading import BaseRef
 from ticketry.parallel import team
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, TaskData
 from ticketry.tasks.encoded import inputs_of
 from ticketry.tasks.masked import HeadOnly, MaskedLM

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ticketry.config import Recipe
 from ticketry.errors import ConfigError, DataError, ModelError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model, pretrained_head
@@ -24,6 +23,7 @@ from ticketry.models.loading import (
     load_tokenizer,
     quiet,
 )
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.folder import attention_for, saved_files
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ticketry.config import Recipe, derive_seed, fingerprint
+from ticketry.config import derive_seed, fingerprint
 from ticketry.errors import ConfigError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.filling import logits_at
@@ -25,6 +25,7 @@ from ticketry.models.loading import (
     load_tokenizer,
 )
 from ticketry.models.weights import HEAD, head_of
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.folder import attention_for, saved_files
 from ticketry.tasks.masking import IGNORED, Blocks, Vocabulary, cut_blocks, mask_tokens

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ticketry.errors import unknown_name
 
 if TYPE_CHECKING:
-    from ticketry.config import Recipe
     from ticketry.models.loading import BaseRef
+    from ticketry.recipes import Recipe
     from ticketry.tasks.base import TaskData
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from ticketry.config import Recipe
 from ticketry.errors import DataError, TrainingError
 from ticketry.metrics.maps import VOID, decode_map, encode_map
 from ticketry.models.dense import OUTPUT_STRIDE, build_segmenter, load_trunk
 from ticketry.models.loading import BaseRef
+from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.dense import DensePrediction
 from ticketry.tasks.workload import Batch, Evaluation, SplitName

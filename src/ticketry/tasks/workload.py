@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ticketry.config import Recipe
+from ticketry.recipes import Recipe
 
 Batch = Mapping[str, Tensor]
 SplitName = Literal["validation", "test"]
