@@ -72,6 +72,64 @@ int32_t run(const Case& one, const std::vector<uint8_t>& packed, int32_t isa, in
   return status;
 }
 
+bool same(float a, float b);
+
+// Attention and normalisation on exact-size buffers, against sums in double.
+template <typename Draw>
+int64_t layers(Draw draw) {
+  int64_t right = 0;
+  for (int i = 0; i < 40; ++i) {
+    const auto batch = static_cast<int64_t>(1 + draw(3)), length = static_cast<int64_t>(1 + draw(70));
+    const auto heads = static_cast<int64_t>(1 + draw(3)), size = static_cast<int64_t>(1 + draw(20));
+    const int64_t features = heads * size, tokens = batch * length;
+    const auto fill = [&draw](int64_t count) {
+      std::vector<float> found(static_cast<size_t>(count));
+      for (float& value : found) value = static_cast<float>(draw(2001)) / 1000.0f - 1.0f;
+      return found;
+    };
+    const std::vector<float> q = fill(features * tokens), k = fill(features * tokens);
+    const std::vector<float> v = fill(features * tokens), bias = fill(tokens);
+    const std::vector<float> weight = fill(features), shift = fill(features);
+    for (int32_t isa = 0; isa < 4; ++isa) {
+      if (!ticketry_has(isa)) continue;
+      std::vector<float> found(q.size()), normal(q.size());
+      if (ticketry_attend(isa, q.data(), k.data(), v.data(), tokens, batch, length, heads, size,
+                          bias.data(), 0.5f, found.data(), 2) != TICKETRY_OK ||
+          ticketry_add_norm(isa, q.data(), k.data(), features, tokens, weight.data(), shift.data(),
+                            1e-5f, normal.data(), 2) != TICKETRY_OK)
+        return -1;
+      const auto f = static_cast<int64_t>(draw(static_cast<uint64_t>(features)));
+      const auto t = static_cast<int64_t>(draw(static_cast<uint64_t>(tokens)));
+      const int64_t head = f / size, example = t / length;
+      const auto at = [tokens](const std::vector<float>& from, int64_t row, int64_t column) {
+        return static_cast<double>(from[static_cast<size_t>(row * tokens + column)]);
+      };
+      double sum = 0, total = 0, mean = 0, variance = 0;
+      for (int64_t j = example * length; j < (example + 1) * length; ++j) {
+        double score = 0;
+        for (int64_t d = head * size; d < (head + 1) * size; ++d) score += at(q, d, t) * at(k, d, j);
+        const double share = exp(0.5 * score + static_cast<double>(bias[static_cast<size_t>(j)]));
+        sum += share;
+        total += share * at(v, f, j);
+      }
+      for (int64_t d = 0; d < features; ++d) mean += at(q, d, t) + at(k, d, t);
+      mean /= static_cast<double>(features);
+      for (int64_t d = 0; d < features; ++d) {
+        const double off = at(q, d, t) + at(k, d, t) - mean;
+        variance += off * off / static_cast<double>(features);
+      }
+      const double norm = (at(q, f, t) + at(k, f, t) - mean) / sqrt(variance + 1e-5) *
+                              static_cast<double>(weight[static_cast<size_t>(f)]) +
+                          static_cast<double>(shift[static_cast<size_t>(f)]);
+      if (!same(static_cast<float>(at(found, f, t)), static_cast<float>(total / sum)) ||
+          !same(static_cast<float>(at(normal, f, t)), static_cast<float>(norm)))
+        return -1;
+      ++right;
+    }
+  }
+  return right;
+}
+
 bool same(float a, float b) {
   if (isnan(a) || isnan(b)) return isnan(a) && isnan(b);
   return a == b || fabsf(a - b) <= 1e-4f * (1 + fabsf(b));
@@ -135,6 +193,10 @@ int main(int count, char** paths) {
         for (int r = 0; r < 5; ++r) run(one, one.packed, TICKETRY_PLAIN, r % 2, 3, &mine);
       });
     for (std::thread& caller : callers) caller.join();
+  }
+  if (layers(draw) < 40) {
+    fprintf(stderr, "attention or normalisation is wrong\n");
+    return 1;
   }
   printf("%lld products right, %lld damaged matrices refused, %lld read without a fault\n",
          static_cast<long long>(whole), static_cast<long long>(refused),

@@ -12,7 +12,7 @@ int32_t open(const void* packed, int64_t bytes, int64_t rows, int64_t columns, M
   if (bytes < static_cast<int64_t>(sizeof(Header))) return TICKETRY_DAMAGED;
   const auto* start = static_cast<const uint8_t*>(packed);
   const auto* header = reinterpret_cast<const Header*>(start);
-  if (header->magic != MAGIC || header->version != TICKETRY_ABI || header->values != 0 ||
+  if (header->magic != MAGIC || header->version != VERSION || header->values != 0 ||
       header->zero != 0)
     return TICKETRY_DAMAGED;
   if (header->panel < 1 || header->panel > MOST || header->block < 1 || header->block > MOST)

@@ -13,6 +13,7 @@
 namespace ticketry {
 
 constexpr uint32_t MAGIC = 0x50534b54;  // "TKSP"
+constexpr uint32_t VERSION = 1;         // of the packed form
 constexpr int64_t MOST = 256;           // rows of a panel, columns of a block
 
 struct Header {
@@ -73,7 +74,20 @@ struct Kernels {
   // target[c][r] = source[r][c]
   void (*transpose)(const float* source, int64_t source_stride, float* target,
                     int64_t target_stride, int64_t rows, int64_t columns);
+  // Attention of 32 queries [size][32] over keys and values [size][length]; `scores` has room for
+  // [length][32], `found` for [size][32].
+  void (*attend)(const float* queries, const float* keys, const float* values, int64_t stride,
+                 int64_t length, int64_t size, const float* bias, float scaling, float* scores,
+                 float* found);
+  // Normalises each of 32 tokens of [features][32] over its features.
+  void (*normalise)(float* values, int64_t features, const float* weight, const float* bias,
+                    float eps);
 };
+
+// What this machine has of an instruction set, or null.
+const Kernels* kernels_of(int32_t isa);
+// Memory of the calling thread, kept between calls; null if there is none.
+float* scratch_of(int64_t floats);
 
 const Kernels* plain_kernels();
 const Kernels* neon_kernels();

@@ -8,8 +8,6 @@
 #include "packed.h"
 
 namespace ticketry {
-namespace {
-
 const Kernels* kernels_of(int32_t isa) {
   switch (isa) {
     case TICKETRY_PLAIN:
@@ -33,7 +31,8 @@ const Kernels* kernels_of(int32_t isa) {
   }
 }
 
-// Memory of one thread, kept between calls.
+namespace {
+
 struct Scratch {
   float* memory = nullptr;
   size_t floats = 0;
@@ -55,6 +54,12 @@ struct Scratch {
 };
 
 thread_local Scratch scratch;
+
+}  // namespace
+
+float* scratch_of(int64_t floats) { return scratch.at_least(static_cast<size_t>(floats)); }
+
+namespace {
 
 struct Call {
   const Kernels* kernels;
@@ -129,7 +134,7 @@ void work(void* context, int64_t item) {
   // A block's columns are bytes, so 256 rows must be there to read behind the last block's start.
   const int64_t blocks_begin = matrix.blocks > 0 ? (matrix.blocks - 1) * header.block : 0;
   const int64_t inputs = blocks_begin + MOST;
-  float* input = scratch.at_least(static_cast<size_t>((inputs + MOST) * padded));
+  float* input = scratch_of((inputs + MOST) * padded);
   if (input == nullptr) {
     call.status.store(TICKETRY_NO_MEMORY);
     return;

@@ -9,8 +9,8 @@
 #define TICKETRY_API extern "C" __attribute__((visibility("default")))
 #endif
 
-// Raised with every change of this interface or of the packed form; Python refuses another one.
-#define TICKETRY_ABI 1
+// Raised with every change of this interface; Python refuses another one.
+#define TICKETRY_ABI 2
 
 enum ticketry_status {
   TICKETRY_OK = 0,
@@ -50,3 +50,17 @@ TICKETRY_API int32_t ticketry_multiply(int32_t isa, const void* packed, int64_t 
                                        int32_t input_layout, int64_t tokens, const float* bias,
                                        int32_t activation, float* output, int64_t output_stride,
                                        int32_t output_layout, int32_t threads);
+
+// Attention with tokens in the last axis: query, key, value and output are [heads * size, batch *
+// length], `stride` elements between rows; `bias` [batch, length] is added to the scores of its key,
+// or null.
+TICKETRY_API int32_t ticketry_attend(int32_t isa, const float* query, const float* key,
+                                     const float* value, int64_t stride, int64_t batch,
+                                     int64_t length, int64_t heads, int64_t size, const float* bias,
+                                     float scaling, float* output, int32_t threads);
+
+// LayerNorm(input + residual) of each token; all three are [features, tokens] without gaps.
+TICKETRY_API int32_t ticketry_add_norm(int32_t isa, const float* input, const float* residual,
+                                       int64_t features, int64_t tokens, const float* weight,
+                                       const float* bias, float eps, float* output,
+                                       int32_t threads);

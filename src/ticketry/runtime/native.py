@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ticketry.errors import ConfigError, PackedError, TicketryError, unknown_name
 
-ABI = 1
+ABI = 2
 ISA_VARIABLE = "TICKETRY_ISA"
 LIBRARY_VARIABLE = "TICKETRY_LIBRARY"
 ISAS = {"plain": 0, "neon": 1, "avx2": 2, "avx512": 3}
@@ -109,18 +109,75 @@ def multiply(
     rows, columns = shape
     tokens = input.shape[0] if tokens_first else input.shape[1]
     found = input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
-    chosen = isa()
-    if chosen is None:
-        raise TicketryError(library().missing)
     _raise(
         library().handle.ticketry_multiply(
-            *(ISAS[chosen], packed.data_ptr(), len(packed), rows, columns),
+            *(_isa(), packed.data_ptr(), len(packed), rows, columns),
             *(input.data_ptr(), max(input.stride(0), input.shape[1]), int(tokens_first), tokens),
             *(None if bias is None else bias.data_ptr(), activation),
             *(found.data_ptr(), found.shape[1], int(tokens_first), torch.get_num_threads()),
         )
     )
     return found
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    shape: tuple[int, int],
+    scaling: float,
+) -> Tensor:
+    """Return softmax(scaling · qᵀk + bias)·v for tokens in the last axis; needs the library.
+
+    Args:
+        query: float32 (heads · size, batch · length), contiguous; so are key and value.
+        key: like the query.
+        value: like the query.
+        bias: float32 (batch, length), added to the scores of its key; None adds nothing.
+        shape: (batch, heads).
+        scaling: of the scores.
+    Returns:
+        Like the query.
+    """
+    (batch, heads), (features, tokens) = shape, query.shape
+    found = torch.empty_like(query)
+    _raise(
+        library().handle.ticketry_attend(
+            *(_isa(), query.data_ptr(), key.data_ptr(), value.data_ptr(), tokens, batch),
+            *(tokens // max(batch, 1), heads, features // heads),
+            *(None if bias is None else bias.data_ptr(), scaling, found.data_ptr()),
+            torch.get_num_threads(),
+        )
+    )
+    return found
+
+
+def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return LayerNorm(input + residual) over the first axis; needs the library.
+
+    Args:
+        input: float32 (features, tokens), contiguous.
+        residual: like the input.
+        weight: float32 (features).
+        bias: like the weight.
+        eps: added to the variance.
+    """
+    found = torch.empty_like(input)
+    _raise(
+        library().handle.ticketry_add_norm(
+            *(_isa(), input.data_ptr(), residual.data_ptr(), *input.shape, weight.data_ptr()),
+            *(bias.data_ptr(), eps, found.data_ptr(), torch.get_num_threads()),
+        )
+    )
+    return found
+
+
+def _isa() -> int:
+    chosen = isa()
+    if chosen is None:
+        raise TicketryError(library().missing)
+    return ISAS[chosen]
 
 
 _FAULTS = {
@@ -167,6 +224,14 @@ def _load(chosen: str | None) -> Library:
     handle.ticketry_multiply.argtypes = [
         *(number, pointer, integer, integer, integer, pointer, integer, number, integer, pointer),
         *(number, pointer, integer, number, number),
+    ]
+    real = ctypes.c_float
+    handle.ticketry_attend.argtypes = [
+        *(number, pointer, pointer, pointer, integer, integer, integer, integer, integer),
+        *(pointer, real, pointer, number),
+    ]
+    handle.ticketry_add_norm.argtypes = [
+        *(number, pointer, pointer, integer, integer, pointer, pointer, real, pointer, number)
     ]
     isas = tuple(name for name, code in ISAS.items() if handle.ticketry_has(code))
     return Library(path, "", isas, handle)

@@ -149,3 +149,115 @@ def _(gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool) -> Ten
 
 
 sparse_linear.register_autograd(_backward, setup_context=_keep)
+
+
+@torch.library.custom_op("ticketry::attend", mutates_args=(), device_types="cpu")
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    scaling: float,
+) -> Tensor:
+    """Return the attention of every head, with tokens in the last axis.
+
+    Args:
+        query: float32 (heads · size, batch · length); so are key and value.
+        key: like the query.
+        value: like the query.
+        mask: (batch or 1, heads or 1, length or 1, length): bool, True = seen, or float32, added
+            to the scores; None sees all.
+        batch: examples.
+        heads: of the attention.
+        scaling: of the scores.
+    Returns:
+        Like the query.
+    """
+    bias = None if mask is None else _key_bias(mask, batch)
+    if native.isa() is None or (mask is not None and bias is None):
+        return attend_reference(query, key, value, mask, batch, heads, scaling)
+    parts = [part.contiguous() for part in (query, key, value)]
+    return native.attend(parts[0], parts[1], parts[2], bias, (batch, heads), scaling)
+
+
+def attend_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    scaling: float,
+) -> Tensor:
+    """What :func:`attend` computes, in plain torch."""
+    features, tokens = query.shape
+    q, k, v = (
+        part.view(heads, features // heads, batch, tokens // batch).permute(2, 0, 3, 1)
+        for part in (query.contiguous(), key.contiguous(), value.contiguous())
+    )
+    found = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+    return found.permute(1, 3, 0, 2).reshape(features, tokens).contiguous()
+
+
+def _key_bias(mask: Tensor, batch: int) -> Tensor | None:
+    """Return what each key's scores get, (batch, length), where that is all that a mask says."""
+    first = mask[:, :1, :1]
+    if mask.shape[1:3] != (1, 1) and not bool((mask == first).all()):
+        return None
+    row = first[:, 0, 0].expand(batch, -1)
+    if mask.dtype == torch.bool:
+        if not bool(row.any(-1).all()):
+            return None  # an example that sees nothing: torch decides what comes of it
+        row = torch.zeros(row.shape).masked_fill_(~row, torch.finfo(torch.float32).min)
+    return row.float().contiguous()
+
+
+@attend.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    scaling: float,
+) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+@torch.library.custom_op("ticketry::add_norm", mutates_args=(), device_types="cpu")
+def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return LayerNorm(input + residual), with tokens in the last axis.
+
+    Args:
+        input: float32 (features, tokens).
+        residual: like the input.
+        weight: float32 (features).
+        bias: like the weight.
+        eps: added to the variance.
+    """
+    if native.isa() is None:
+        return add_norm_reference(input, residual, weight, bias, eps)
+    parts = [part.contiguous() for part in (input, residual, weight, bias)]
+    return native.add_norm(parts[0], parts[1], parts[2], parts[3], eps)
+
+
+def add_norm_reference(
+    input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """What :func:`add_norm` computes, in plain torch."""
+    summed = (input + residual).t()
+    return functional.layer_norm(summed, summed.shape[-1:], weight, bias, eps).t().contiguous()
+
+
+@add_norm.register_fake
+def _(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return input.new_empty(input.shape)
+
+
+def dense_linear(input: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Tensor:
+    """Return activation(weight · input + bias), with tokens in the last axis, in plain torch."""
+    found = weight @ input if bias is None else torch.addmm(bias[:, None], weight, input)
+    return _activated(found, activation)
