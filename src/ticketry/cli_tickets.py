@@ -57,10 +57,17 @@ def push(
 ) -> None:
     """Upload a ticket to the Hugging Face hub (the token: `hf auth login`, or HF_TOKEN)."""
     from ticketry.hub import MESSAGE, Destination
+    from ticketry.shelf import local_paths
     from ticketry.shelf import push as push_folder
+    from ticketry.terminal import printable
 
     to = Destination(private, None, message or MESSAGE, revision, create_pr)
     address = push_folder(ticket_dir, repo_id, to)
+    for path in local_paths(ticket_dir):
+        echo(
+            f"note: whoever can read {repo_id} now reads this path of yours: {printable(path)}",
+            err=True,
+        )
     echo(json.dumps({"commit": address}) if as_json else f"Pushed: {address}")
 
 

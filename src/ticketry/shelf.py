@@ -6,6 +6,7 @@ it fetches none.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -208,6 +209,33 @@ def push(folder: str | Path, repo_id: str, destination: hub.Destination) -> str:
         raise TicketError(f"there is no folder {str(folder)!r}; give a ticket's folder to push.")
     Ticket.from_pretrained(folder)
     return hub.push(_files(find_folder(Path(folder), None, None)), repo_id, destination)
+
+
+def local_paths(folder: str | Path) -> list[str]:
+    """Return the paths of this machine that a ticket's JSON files name, each once.
+
+    A ticket says how it was found as its user typed it; an absolute path among that, or one from
+    the home folder, tells readers of a published ticket a user name and what lies where.
+
+    Args:
+        folder: of a ticket.
+    """
+    place = find_folder(Path(folder), None, None)
+    found: dict[str, None] = {}
+    for name in (CONFIG_FILE, EVIDENCE_FILE):
+        if (place / name).exists():
+            for text in _strings(json.loads((place / name).read_bytes())):
+                if Path(text).is_absolute() or text.startswith("~"):
+                    found[text] = None
+    return list(found)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
 
 
 def pull(

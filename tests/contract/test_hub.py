@@ -67,7 +67,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_push_list_pull_and_load_at_a_revision(hub: FakeHub, tmp_path: Path) -> None:
     verified = Ticket.from_pretrained(ARTIFACT)
-    other = replace(verified, mask=~verified.mask, evidence=None)
+    other = replace(
+        verified,
+        mask=~verified.mask,
+        evidence=None,
+        spec={**verified.spec, "data": "/home/me/a.csv"},
+    )
     other.save_pretrained(tmp_path / "other")
     home = tmp_path / "home"
     pushed = use(
@@ -89,6 +94,8 @@ def test_push_list_pull_and_load_at_a_revision(hub: FakeHub, tmp_path: Path) -> 
     empty, first, second, request = repository.commits
     assert json.loads(pushed[0]["out"]) == {"commit": f"{hub.endpoint}/ann/ticket/commit/{first}"}
     assert pushed[1]["out"] == f"Pushed: {hub.endpoint}/ann/ticket/commit/{second}\n"
+    told = "note: whoever can read ann/ticket now reads this path of yours: /home/me/a.csv\n"
+    assert (pushed[0]["err"], pushed[1]["err"]) == ("", told)
     assert pushed[3]["result"] == f"{hub.endpoint}/ann/ticket/commit/{request}"
     assert repository.branches == {"main": second, "trial": second, "refs/pr/1": request}
     assert list(repository.commits[empty]) == [".gitattributes"]

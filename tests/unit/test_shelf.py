@@ -12,7 +12,7 @@ import pytest
 
 from ticketry import shelf
 from ticketry.errors import InputError, TicketError
-from ticketry.shelf import Row, list_tickets, table
+from ticketry.shelf import Row, list_tickets, local_paths, table
 from ticketry.ticket import Ticket
 from ticketry.ticketfolder import CONFIG_FILE, EVIDENCE_FILE, MASK_FILE
 
@@ -174,3 +174,11 @@ def test_links_of_a_snapshot_may_lead_into_its_blobs_alone(cache: Path, tmp_path
 def test_a_revision_of_a_plain_folder_is_refused() -> None:
     with pytest.raises(TicketError, match=r"the revision 'main' was given for the folder .*drop"):
         Ticket.from_pretrained(ARTIFACT, revision="main")
+
+
+def test_paths_of_this_machine_are_found_at_any_depth(tmp_path: Path) -> None:
+    whole = Ticket.from_pretrained(ARTIFACT)
+    spec = {"data": {"sources": ["/home/me/a.csv", "b.csv", "/home/me/a.csv"]}, "model": "~/bert"}
+    Ticket(whole.mask, whole.base, {**whole.spec, **spec}).save_pretrained(tmp_path / "told")
+    assert local_paths(tmp_path / "told") == ["/home/me/a.csv", "~/bert"]
+    assert local_paths(ARTIFACT) == []
