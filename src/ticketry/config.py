@@ -24,7 +24,11 @@ ANSWERS = ("extractive-qa", "extractive-qa-v2")
 UNLABELLED = ("causal-lm", "masked-lm")
 OWN_COLUMNS = (*ANSWERS, "token-classification")
 """Objectives whose columns have names of their own, so that none need be given."""
-TEXT_OBJECTIVES = ("classification", "regression", "multi-label", *UNLABELLED, *OWN_COLUMNS)
+IMAGE_OBJECTIVES = ("image-classification", "detection", "segmentation")
+DATA_OBJECTIVES = (
+    "classification", "regression", "multi-label", *UNLABELLED, *OWN_COLUMNS, *IMAGE_OBJECTIVES
+)  # fmt: skip
+"""What may be learned of the user's own data."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -147,8 +151,8 @@ def check_data(data: DataSpec) -> list[str]:
         if given:
             names = ", ".join(given)
             faults.append(f"{names} go with --data; a named --task knows its columns.")
-    elif data.objective and data.objective not in TEXT_OBJECTIVES:
-        faults.append(unknown_name_message("--objective", data.objective, TEXT_OBJECTIVES))
+    elif data.objective and data.objective not in DATA_OBJECTIVES:
+        faults.append(unknown_name_message("--objective", data.objective, DATA_OBJECTIVES))
     else:
         faults += _check_columns(data, given)
     if data.test_data and data.test_split:
@@ -167,6 +171,8 @@ def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
                 "from one text alone."
             )
         return faults
+    if objective in IMAGE_OBJECTIVES:
+        return _image_columns(objective, given)
     plain_text = str(data.data).lower().endswith(".txt")
     faults = []
     if not data.text_column and not plain_text:
@@ -197,6 +203,16 @@ def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
         if not data.label_column:
             faults.append("--data needs --label-column: the column's name in the file.")
     return faults
+
+
+def _image_columns(objective: str, given: Mapping[str, Any]) -> list[str]:
+    """Return the faults of columns of images: a hub data set alone has any."""
+    refused = ["--text-pair-column", "--label-columns"]
+    if objective != "image-classification":
+        refused += ["--text-column", "--label-column", "--data-config"]
+    if some := [option for option in refused if option in given]:
+        return [f"{', '.join(some)} and --objective {objective} exclude each other."]
+    return []
 
 
 def _no_label_columns(data: DataSpec) -> list[str]:

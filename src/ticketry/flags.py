@@ -16,9 +16,11 @@ Task = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="CSV, TSV, JSON(L), parquet, .txt or CoNLL file, or a hub dataset id."),
+    typer.Option(
+        help="CSV, TSV, JSON(L), parquet, .txt or CoNLL file, folder of images, or hub dataset id."
+    ),
 ]
-TextColumn = Annotated[str | None, typer.Option(help="The column of the text.")]
+TextColumn = Annotated[str | None, typer.Option(help="The column of the text, or image.")]
 PairColumn = Annotated[str | None, typer.Option(help="The column of the second text of a pair.")]
 LabelColumn = Annotated[
     str | None,
@@ -31,7 +33,8 @@ Objective = Annotated[
     str | None,
     typer.Option(
         help="For --data: classification | regression | multi-label | causal-lm | masked-lm | "
-        "extractive-qa | extractive-qa-v2 | token-classification."
+        "extractive-qa | extractive-qa-v2 | token-classification | image-classification | "
+        "detection | segmentation."
     ),
 ]
 DataConfig = Annotated[

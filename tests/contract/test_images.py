@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from transformers import AutoModel, AutoModelForImageClassification
 
 from architectures import ARCHITECTURES
+from little_images import class_folders
 from ticketry import find
 from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import resolve
@@ -183,6 +185,21 @@ def test_a_whole_run_on_digits(folder: Path, tmp_path: Path) -> None:
     assert ticket.evidence is not None
     assert ticket.evidence["data"]["objective"] == "image-classification"
     assert "digits" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_whole_run_on_a_folder_of_classes(folder: Path, tmp_path: Path) -> None:
+    pets = class_folders(tmp_path / "pets", {"cat": 40, "dog": 40})
+    options: dict[str, Any] = {
+        "data": str(pets), "objective": "image-classification", "sparsity": 0.3, "levels": 1,
+        "replicates": 2, "controls": "none", "epochs": 1, "learning_rate": 0.01, "workers": 0,
+        "out": tmp_path / "run",
+    }  # fmt: skip
+    ticket = find(str(folder), **options)
+    assert ticket.evidence is not None
+    assert ticket.evidence["data"]["labels"] == ["cat", "dog"]
+    (pets / "cat" / "000.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"has 1 image that cannot be used: cat/000\.png is empty"):
+        find(str(folder), **options)
 
 
 def test_a_text_model_is_refused_images(tiny_model: Path, tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def hold_out(
     *,
     seed: int,
     where: str,
+    what: str = "texts",
 ) -> dict[str, Split]:
     """Split off what a source does not bring along, kinds of labels in proportion.
 
@@ -100,6 +101,7 @@ def hold_out(
         groups: of each example of ``whole``; a group is never divided.
         seed: decides what is split off.
         where: the source, for messages.
+        what: its examples, for messages.
     Returns:
         The splits ``train``, ``validation`` and ``test``.
 
@@ -113,9 +115,9 @@ def hold_out(
     taken = {part: whole.take(indices) for part, indices in parts.items()} | dict(given)
     if empty := [part for part, split in taken.items() if not len(split)]:
         raise DataError(
-            f"{where} leaves nothing for {' and '.join(empty)}: its texts resemble each other so "
+            f"{where} leaves nothing for {' and '.join(empty)}: its {what} resemble each other so "
             f"much ({len(set(groups)):,} groups of near-duplicates among {len(whole):,}) that they "
-            "must stay on one side of the split. Give --test-data, or more varied texts."
+            f"must stay on one side of the split. Give --test-data, or more varied {what}."
         )
     return taken
 

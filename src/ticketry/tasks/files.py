@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ticketry.config import IMAGE_OBJECTIVES
 from ticketry.errors import DataError
 from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import Split, TaskData
@@ -172,10 +173,17 @@ def _read_tags(data: str, **options: Any) -> TaskData:
     return load_tagged(data, **options)
 
 
+def _read_images(data: str, **options: Any) -> TaskData:
+    from ticketry.tasks.imagedata import load_images
+
+    return load_images(data, **options)
+
+
 READERS: Mapping[str, Callable[..., TaskData]] = {
     "token-classification": _read_tags,
     "extractive-qa": _read_answers,
     "extractive-qa-v2": _read_answers,
+    **dict.fromkeys(IMAGE_OBJECTIVES, _read_images),
 }
 """Objective whose labels are no column of classes or numbers -> its own reader."""
 

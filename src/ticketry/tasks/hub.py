@@ -1,4 +1,4 @@
-"""Named tasks of the hub: GLUE's nine (MNLI twice), SQuAD (both), CoNLL-2003, newsgroups, WikiText.
+"""Named tasks of the hub: GLUE's nine (MNLI twice), SQuAD, CoNLL-2003, WikiText, CIFAR, SVHN, ….
 
 GLUE and SQuAD hide the labels of their test splits. So what is tested on here is their own
 validation split, read once, and a seeded part of train takes the place of validation: the scores
@@ -29,7 +29,7 @@ class HubTask:
     Attributes:
         source: the data set's id.
         config: one of its configurations, or None.
-        text: the text's column.
+        text: the column of the text, or of the image.
         pair: the second text's column, or None.
         label: the label's column; None where texts are their own labels.
         metric: the task's.
@@ -104,6 +104,26 @@ HUB_TASKS: Mapping[str, HubTask] = {
         metric="mlm-accuracy",
         test_split=None,
         objective="masked-lm",
+    ),
+    "cifar10": HubTask(
+        "uoft-cs/cifar10", None, "img", None, test_split="test", objective="image-classification"
+    ),
+    "cifar100": HubTask(
+        "uoft-cs/cifar100",
+        None,
+        "img",
+        None,
+        label="fine_label",
+        test_split="test",
+        objective="image-classification",
+    ),
+    "svhn": HubTask(
+        "ufldl-stanford/svhn",
+        "cropped_digits",
+        "image",
+        None,
+        test_split="test",
+        objective="image-classification",
     ),
 }
 

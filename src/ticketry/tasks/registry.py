@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ticketry.config import IMAGE_OBJECTIVES
 from ticketry.errors import ConfigError, UnknownNameError, unknown_name_message
 from ticketry.metrics import METRICS
 
@@ -40,8 +41,6 @@ class TaskInfo:
         """The loss that still counts as "not worse", fixed before any run."""
         return METRICS[self.metric].margin
 
-
-_ON_IMAGES = ("image-classification", "detection", "segmentation")
 
 TASKS: dict[str, TaskInfo] = {}
 """Name -> task, in the order of ``ticketry tasks``."""
@@ -224,13 +223,15 @@ for _name, _masks, _metric in (("fashion-boxes", False, "ap"), ("fashion-masks",
     )
 
 
-def _hub(name: str, description: str, metric: str = "accuracy") -> None:
+def _hub(
+    name: str, description: str, metric: str = "accuracy", objective: str | None = None
+) -> None:
     def load(*, split_seed: int, say: Say) -> TaskData:
         from ticketry.tasks.hub import load_hub_task
 
         return load_hub_task(name, split_seed=split_seed, say=say)
 
-    objective = METRICS[metric].objectives[0]
+    objective = objective or METRICS[metric].objectives[0]
     register_task(TaskInfo(name, f"{description} (hub)", metric, load, objective))
 
 
@@ -249,6 +250,12 @@ _hub("conll2003", "named entities in 14,041 + 3,250 + 3,453 sentences of news", 
 _hub("squad", "where does a text answer a question? 87,599 + 10,570", "squad-f1")
 _hub("squad_v2", "the same, or not at all, 130,319 + 11,873", "squad-v2-f1")
 _hub("wikitext", "hidden words of 103 million words of Wikipedia, WikiText-103", "mlm-accuracy")
+for _name, _what in (
+    ("cifar10", "10 kinds of things in 50,000 + 10,000 images of 32 × 32 pixels"),
+    ("cifar100", "100 kinds of things in 50,000 + 10,000 images of 32 × 32 pixels"),
+    ("svhn", "digits of house numbers in 73,257 + 26,032 images of 32 × 32 pixels"),
+):
+    _hub(_name, _what, objective="image-classification")
 
 
 def is_task_file(name: str) -> bool:
@@ -275,9 +282,7 @@ def task_faults(name: str) -> list[str]:
         "metric is better when higher."
         for part in known
         for reason in (
-            "which is on images"
-            if part.objective in ("image-classification", "detection", "segmentation")
-            else "",
+            "which is on images" if part.objective in IMAGE_OBJECTIVES else "",
             f"whose metric {part.metric} is better when lower"
             if METRICS[part.metric].direction == "lower"
             else "",

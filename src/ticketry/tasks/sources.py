@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
-from ticketry.config import DataSpec
+from ticketry.config import IMAGE_OBJECTIVES, DataSpec
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
 from ticketry.tasks.registry import is_task_file, load_task
 from ticketry.tasks.yamltask import task_files
+
+MOST_STAMPED = 20_000
+"""Files of a folder of images, at most, whose change is noticed without reading them."""
 
 
 def load_data(spec: DataSpec, say: Callable[[str], None]) -> TaskData:
@@ -43,5 +47,10 @@ def data_files(spec: DataSpec) -> list[Path]:
     """Return the files whose change makes a finished run stale."""
     if spec.task and is_task_file(spec.task):
         return task_files(spec.task)
-    named = (spec.data, spec.test_data)
-    return [Path(name) for name in named if name and Path(name).is_file()]
+    named = [Path(name).expanduser() for name in (spec.data, spec.test_data) if name]
+    found = [path for path in named if path.is_file()]
+    for folder in named:
+        if spec.objective in IMAGE_OBJECTIVES and folder.is_dir():
+            # Folders too: their time changes when a file comes or goes.
+            found += islice(folder.rglob("*"), MOST_STAMPED)
+    return found

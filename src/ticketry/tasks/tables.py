@@ -33,12 +33,14 @@ class Table:
         columns: name -> values, all of one length.
         first_row: what people call the first example: 2 below a header line, else 1.
         names: column -> class names of its integers, or those in its lists, where known.
+        images: columns of images, each as its ``bytes`` or the ``path`` of its file.
     """
 
     source: str
     columns: dict[str, list[Any]]
     first_row: int
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: frozenset[str] = frozenset()
 
     @property
     def length(self) -> int:
@@ -276,9 +278,14 @@ def _read_dataset(name: str, config: str | None, test_split: str | None) -> dict
 
 
 def _from_dataset(source: str, dataset: Any) -> Table:
-    names = {}
-    for column, feature in dataset.features.items():
+    names, images = {}, set()
+    features: dict[str, Any] = dict(dataset.features)
+    for column, feature in features.items():
+        if type(feature).__name__ == "Image":
+            # As they lie in the file: decoding is our own, with messages of our own.
+            dataset = dataset.cast_column(column, type(feature)(decode=False))
+            images.add(column)
         inner = getattr(feature, "feature", feature)  # of a list, what it is of
         if type(inner).__name__ == "ClassLabel":
             names[column] = tuple(inner.names)
-    return Table(source, dataset.to_dict(), first_row=1, names=names)
+    return Table(source, dataset.to_dict(), 1, names, frozenset(images))

@@ -1,0 +1,190 @@
+"""Any image data as a task: folders in a known layout, or a hub data set, through one door."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ticketry.errors import DataError
+from ticketry.metrics import METRICS, metrics_for
+from ticketry.tasks.base import Label, Split, TaskData
+from ticketry.tasks.dealing import hold_out
+from ticketry.tasks.readers import Examples, Found, recognise
+from ticketry.tasks.readers.base import choose_splits
+from ticketry.tasks.readers.hubimages import is_hub_folder, read_hub
+from ticketry.tasks.splits import check_classes
+
+FEWEST_IMAGES = 20
+_CLASSES = "image-classification"
+
+
+def load_images(
+    data: str,
+    *,
+    columns: tuple[str | None, str | None, str | None] = (None, None, None),
+    objective: str = _CLASSES,
+    test_data: str | None = None,
+    config: str | None = None,
+    test_split: str | None = None,
+    seed: int = 0,
+    drop_empty: bool = False,
+) -> TaskData:
+    """Read a task on images from a folder or a hub data set.
+
+    Its own splits are used; what is missing is split off, stratified, seeded, equal images on one
+    side. Images that stand on both sides of the source's own splits are left out of training.
+
+    Args:
+        data: a folder in a layout of :data:`ticketry.tasks.readers.LAYOUTS`, or a hub id.
+        columns: of images, none, and of classes, of a hub data set.
+        objective: what is learned.
+        test_data: another folder of the same classes to test on.
+        config: of a hub data set that has several.
+        test_split: the split that is tested on.
+        seed: decides what is split off.
+        drop_empty: not used: an image that cannot be read is a fault.
+
+    Raises:
+        DataError: a fault of the data, with what to do.
+    """
+    found = _read(data, columns, objective, config, test_split)
+    if test_data is not None:
+        other = _read(test_data, columns, objective, None, None).splits
+        found = dataclasses.replace(
+            found, splits={**found.splits, "test": other.get("test", other["train"])}
+        )
+    names = found.names or _names(found.splits["train"])
+    given = {part: _numbered(part, e, names, objective) for part, e in found.splits.items()}
+    notes = list(found.notes)
+    if objective == _CLASSES:
+        check_classes(given["train"].labels, names, data)
+    elif len(given["train"]) < FEWEST_IMAGES:
+        raise DataError(
+            f"{data} has {len(given['train'])} images to train on; expected at least "
+            f"{FEWEST_IMAGES}."
+        )
+    given, said = _without_copies(given, objective)
+    whole = given.pop("train")
+    groups = equal_groups(whole.texts)
+    taken = hold_out(whole, given, groups, seed=seed, where=data, what="images")
+    if objective == _CLASSES:
+        check_classes(taken["train"].labels, names, f"the training part of {data}")
+    doubles = len(groups) - len(set(groups))
+    if doubles and len(given) < 2:
+        said.append(f"{doubles:,} equal images stay on their twin's side of the split")
+    source = data if config is None else f"{data} ({config})"
+    metric = metrics_for(objective)[0]
+    return TaskData(
+        name=Path(data).expanduser().resolve().name if Path(data).expanduser().exists() else data,
+        source=source if test_data is None else f"{source}, test {test_data}",
+        labels=names,
+        metric=metric,
+        margin=METRICS[metric].margin,
+        train=taken["train"],
+        validation=taken["validation"],
+        test=taken["test"],
+        notes=(*notes, *said),
+        objective=objective,
+    )
+
+
+def _read(
+    data: str,
+    columns: tuple[str | None, str | None, str | None],
+    objective: str,
+    config: str | None,
+    test_split: str | None,
+) -> Found:
+    folder = Path(data).expanduser()
+    if folder.is_file():
+        raise DataError(
+            f"{data} is a file; --objective {objective} expects a folder of images, or a hub data "
+            "set's id."
+        )
+    of_hub = objective == _CLASSES and (not folder.is_dir() or is_hub_folder(folder))
+    if of_hub:
+        if not folder.is_dir() and (data.startswith((".", "/", "~")) or data.count("/") > 1):
+            raise DataError(f"there is no folder {data!r}.")
+        return read_hub(
+            data, config=config, test_split=test_split, image_column=columns[0],
+            label_column=columns[2],
+        )  # fmt: skip
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {data!r}; --objective {objective} expects one.")
+    if config or columns != (None, None, None):
+        raise DataError(
+            f"{data} is a folder of files, which has neither configurations nor columns; drop "
+            "--data-config, --text-column and --label-column."
+        )
+    layout = recognise(folder, objective)
+    wanted = choose_splits(layout.splits(folder), test_split, data)
+    return layout.read(folder, wanted, objective)
+
+
+def _names(examples: Examples) -> tuple[str, ...]:
+    """Return class names: numbers in numeric order, anything else in text order."""
+    found = sorted(_classes(examples))
+    try:
+        return tuple(sorted(found, key=int))
+    except ValueError:
+        return tuple(found)
+
+
+def _classes(examples: Examples) -> set[str]:
+    if examples.labels and isinstance(examples.labels[0], str):
+        return set(examples.labels)
+    return {box[0] for boxes in examples.labels for box in boxes}
+
+
+def _numbered(part: str, examples: Examples, names: Sequence[str], objective: str) -> Split:
+    """Return examples with class numbers instead of names."""
+    if objective == "segmentation":
+        return Split(examples.images, None, examples.labels)
+    number = {name: place for place, name in enumerate(names)}
+    if strange := sorted(_classes(examples) - set(number)):
+        raise DataError(
+            f"the {part} images have the class {strange[0]!r}, which the training images lack; "
+            f"they have {', '.join(map(repr, names[:10]))}."
+        )
+    labels: list[Label] = []
+    for label in examples.labels:
+        boxes: Any = label
+        one_class = isinstance(label, str)
+        labels.append(number[label] if one_class else tuple((number[b[0]], *b[1:]) for b in boxes))
+    return Split(examples.images, None, tuple(labels))
+
+
+def equal_groups(texts: Sequence[str]) -> list[int]:
+    """Return a number for each image: that of the first that equals it."""
+    first: dict[str, int] = {}
+    return [first.setdefault(text, index) for index, text in enumerate(texts)]
+
+
+def _without_copies(given: dict[str, Split], objective: str) -> tuple[dict[str, Split], list[str]]:
+    """Leave images out that stand in a later split too, or with two classes; say how many."""
+    said: list[str] = []
+    found = dict(given)
+    seen: set[str] = set()
+    for part in ("test", "validation", "train"):
+        if part not in found:
+            continue
+        split = found[part]
+        kept = [i for i, text in enumerate(split.texts) if text not in seen]
+        if left := len(split) - len(kept):
+            said.append(
+                f"{left:,} {part} images that also stand in the held-out data were left out"
+            )
+            found[part] = split = split.take(kept)
+        seen.update(split.texts)
+    if objective == _CLASSES:
+        whole = found["train"]
+        classes: dict[str, set[Label]] = {}
+        for text, label in zip(whole.texts, whole.labels, strict=True):
+            classes.setdefault(text, set()).add(label)
+        kept = [i for i, text in enumerate(whole.texts) if len(classes[text]) == 1]
+        if left := len(whole) - len(kept):
+            said.append(f"{left:,} images that stand in two classes were left out")
+            found["train"] = whole.take(kept)
+    return found, said

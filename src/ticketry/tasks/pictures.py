@@ -1,0 +1,226 @@
+"""Picture files as pixels: what is read in which way, and what is refused.
+
+Pillow decodes; formats that it hands to other programs (EPS) are not opened.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ticketry.errors import DataError
+from ticketry.tasks.images import encode_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
+            ".pgm", ".pbm")  # fmt: skip
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Pillow's decoders that may be used."""
+
+SHORT = 256
+"""Pixels of the shorter side of a picture that is to be classified, at most."""
+
+MOST_PIXELS = 1 << 26
+MOST_SAID = 5
+
+_UNUSUAL = {
+    "palette": "have a palette and were read as RGB",
+    "transparent": "are transparent in parts and were laid on white",
+    "CMYK": "are CMYK and were read as RGB",
+    "16 bits": "have 16 bits a pixel, of which the upper 8 were read",
+    "frames": "are moving pictures, of which the first was read",
+    "shrunk": "were shrunk until their shorter side had {short} pixels",
+}
+
+
+class PictureReader:
+    """Reads pictures, counts what is unusual, and gathers all faults before it refuses.
+
+    Args:
+        short: shrink pictures whose shorter side is longer than this; None: never.
+
+    Attributes:
+        faults: of pictures that cannot be used, one sentence each.
+    """
+
+    def __init__(self, short: int | None = None) -> None:
+        self.short = short
+        self.faults: list[str] = []
+        self.unusual: Counter[str] = Counter()
+        self._channels: Counter[int] = Counter()
+
+    def read(self, file: Path | bytes, where: str) -> str | None:
+        """Return a picture as it stands in a split; None, and a fault more, where it is none.
+
+        Args:
+            file: its path or its content.
+            where: what it is called in messages.
+        """
+        try:
+            data = file if isinstance(file, bytes) else file.read_bytes()
+            pixels = self._pixels(data)
+        except OSError as error:
+            self.faults.append(f"{where} cannot be read: {error.strerror}")
+            return None
+        except ValueError as error:
+            self.faults.append(f"{where} {error}")
+            return None
+        self._channels[pixels.shape[2] if pixels.ndim == 3 else 1] += 1
+        return encode_image(pixels)
+
+    def _pixels(self, data: bytes) -> NDArray[np.uint8]:
+        image, first = open_picture(data)
+        if self.short is not None and min(image.size) > self.short:
+            scale = self.short / min(image.size)
+            if image.mode in ("L", "RGB"):
+                size = [max(1, round(side * scale)) for side in image.size]
+                image = image.resize(size, resample=2, reducing_gap=3.0)  # 2: bilinear
+                self.unusual["shrunk"] += 1
+        self.unusual.update(first)
+        pixels: NDArray[np.uint8] = np.asarray(image)
+        return pixels
+
+    def notes(self) -> list[str]:
+        """Say what was unusual, with counts."""
+        whole = f"of {self._channels.total():,} images"
+        said = [
+            f"{count:,} {whole} {_UNUSUAL[kind].format(short=self.short)}"
+            for kind, count in sorted(self.unusual.items())
+        ]
+        if len(self._channels) > 1:
+            said.append(f"{self._channels[1]:,} {whole} are grey, the others are not")
+        return said
+
+    def refuse_faults(self, source: str) -> None:
+        """Refuse data with faults.
+
+        Raises:
+            DataError: names the first few pictures and counts the rest.
+        """
+        refuse_all(self.faults, source, "image", "Mend or remove them.")
+
+
+def refuse_all(faults: list[str], source: str, what: str, remedy: str) -> None:
+    """Refuse data with faults.
+
+    Args:
+        faults: clauses without a full stop.
+        source: the data.
+        what: the kind of thing that has one.
+        remedy: a sentence on what to do.
+
+    Raises:
+        DataError: says the first few, and counts the rest.
+    """
+    if not faults:
+        return
+    some = "; ".join(faults[:MOST_SAID])
+    rest = f"; and {len(faults) - MOST_SAID:,} more" if len(faults) > MOST_SAID else ""
+    number = f"{len(faults):,} {what}{'s' if len(faults) > 1 else ''}"
+    raise DataError(f"{source} has {number} that cannot be used: {some}{rest}. {remedy}")
+
+
+def open_picture(data: bytes) -> tuple[Any, list[str]]:
+    """Decode a picture.
+
+    Returns:
+        A picture of Pillow's with mode ``L`` or ``RGB``, and what was unusual about the file (keys
+        of the notes).
+
+    Raises:
+        ValueError: it is no picture, is cut short, or its values have no known meaning; a clause
+            that follows its name.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _opened(data, FORMATS)
+        if image.mode in ("I", "F"):
+            raise ValueError(
+                f"has 32 bits a pixel (mode {image.mode}), of which nothing says what is white; "
+                "expected 8 or 16"
+            )
+        try:
+            image.load()
+            return _plain(image)
+        except Exception as error:  # decoders raise a dozen kinds
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(f"is damaged or cut short ({line[:80]})") from error
+
+
+def _plain(image: Any) -> tuple[Any, list[str]]:
+    image_module = _pillow()
+    mode, unusual = image.mode, []
+    if getattr(image, "n_frames", 1) > 1:
+        unusual.append("frames")
+    if mode.startswith("I;16"):
+        upper = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return image_module.fromarray(upper), [*unusual, "16 bits"]
+    if mode == "P":
+        unusual.append("palette")
+    if "transparency" in image.info or "A" in mode or "a" in mode:
+        coloured = image.convert("RGBA")
+        if coloured.getextrema()[3][0] < 255:
+            unusual.append("transparent")
+            white = image_module.new("RGBA", image.size, (255, 255, 255, 255))
+            coloured = image_module.alpha_composite(white, coloured)
+        grey = mode in ("L", "LA", "La", "1") and "transparent" not in unusual
+        return coloured.convert("L" if grey else "RGB"), unusual
+    if mode == "CMYK":
+        unusual.append("CMYK")
+    return image.convert("L" if mode in ("1", "L") else "RGB"), unusual
+
+
+def open_map(data: bytes) -> NDArray[np.uint8]:
+    """Decode a picture whose values are classes: with a palette, or grey of 8 bits.
+
+    Returns:
+        uint8 of shape (height, width): indices into the palette, or the grey values.
+
+    Raises:
+        ValueError: it is no picture, is cut short, or is coloured; a clause that follows its name.
+    """
+    image = _opened(data, ("PNG", "BMP", "TIFF", "GIF"))
+    if image.mode not in ("P", "L", "1"):
+        raise ValueError(
+            f"is of mode {image.mode}; expected a palette or 8 bits of grey, whose values are "
+            "classes"
+        )
+    try:
+        pixels: NDArray[np.uint8] = np.asarray(image).astype(np.uint8)
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"is damaged or cut short ({line[:80]})") from error
+    return pixels
+
+
+def _opened(data: bytes, formats: Sequence[str]) -> Any:
+    """Read a picture's header."""
+    image_module = _pillow()
+    if not data:
+        raise ValueError("is empty (0 bytes)")
+    try:
+        image = image_module.open(io.BytesIO(data), formats=formats)
+        width, height = image.size
+    except image_module.DecompressionBombError:
+        width = height = MOST_PIXELS
+    except Exception as error:
+        raise ValueError(f"is no picture ({', '.join(formats)} are read)") from error
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValueError(f"has too many pixels; expected at most {MOST_PIXELS:,}")
+    return image
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError(
+            "images need Pillow; install it with: pip install 'ticketry[vision]'"
+        ) from error
+    return Image
