@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 KERNELS := $(VENV)/.kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vision ticket test test-unit test-vision sanitize lint format docs results benchmarks api package clean
+.PHONY: help setup setup-vision setup-peers ticket test test-unit test-vision sanitize lint format docs results benchmarks benchmarks-inference api package clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/' | sort
@@ -39,6 +39,25 @@ $(VISION)/.installed: pyproject.toml constraints.txt constraints-vision.txt
 	  --constraint constraints.txt --constraint constraints-vision.txt \
 	  'torch===2.13.0' scikit-image --editable '.[data,report,vision,dev]'
 	@sed -i.hook '/^import /d' "$$($(VISION)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/_editable_*ticketry.pth
+	@touch $@
+
+# Runtimes that `make benchmarks-inference` compares with. DeepSparse, which is at its end of life,
+# wants old numpy and onnx: an environment of its own, and the benchmark does without if need be.
+PEERS := .venv-peers
+DEEPSPARSE := .venv-deepsparse
+
+setup-peers: $(PEERS)/.installed $(DEEPSPARSE)/.installed  ## set up other runtimes to compare with (ONNX Runtime, DeepSparse)
+
+$(PEERS)/.installed: constraints.txt constraints-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --constraint constraints-peers.txt torch transformers onnx onnxruntime
+	@touch $@
+
+$(DEEPSPARSE)/.installed: constraints-deepsparse.txt
+	$(PYTHON) -m venv $(DEEPSPARSE)
+	-$(DEEPSPARSE)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints-deepsparse.txt deepsparse
 	@touch $@
 
 ticket: setup  ## find and verify a ticket at 40% sparsity in MiniLM on movie reviews (10 minutes)
@@ -81,6 +100,9 @@ benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/imp_end_to_end.py
 	$(BIN)/python benchmarks/profile_run.py --operators
+
+benchmarks-inference: setup setup-peers  ## whole models on a CPU, sparse against other runtimes (minutes)
+	$(BIN)/python benchmarks/inference.py
 
 api: setup  ## note the public names and signatures after a wanted change
 	$(BIN)/python tests/unit/test_public_api.py

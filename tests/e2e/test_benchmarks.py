@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,23 @@ def test_the_claim_is_the_smaller_median() -> None:
     }
     assert benchmark.ratios(found, lines) == pytest.approx(1.8)
     assert "| 5.00 (5.00 to 5.00) |" in "\n".join(lines)
+
+
+def test_the_inference_benchmark_takes_turns_and_says_who_is_left_out(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, str(BENCHMARKS / "inference.py"), "--model", "tiny", "--rounds", "2"),
+            *("--sparsity", "90", "--sequence", "16", "--without", "compile"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TICKETRY_PEERS": str(tmp_path), "TICKETRY_DEEPSPARSE": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "**tiny, batch 1, 16 tokens, 1 thread**" in done.stdout
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if "%" in line or "any" in line]
+    assert [row[0] for row in rows] == ["| torch eager", "| MKL CSR", "| ticketry"]
+    assert all(float(row[-1].rstrip(" |")) < 1e-5 for row in rows)
+    for name in ("ONNX Runtime fp32", "ONNX Runtime int8", "DeepSparse 1.8"):
+        assert f"left out: {name}: its environment is not set up (make setup-peers)" in done.stderr
