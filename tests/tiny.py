@@ -12,7 +12,7 @@ FILLER = ["the", "film", "was", "a", "very", "plot", "and", "story", "with", "so
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def tiny_bert(folder: Path, *, seed: int = 0) -> Path:
+def tiny_bert(folder: Path, *, seed: int = 0, intermediate_size: int = 64) -> Path:
     """Write a 2-layer BERT with its tokenizer as a Hugging Face folder.
 
     Hidden 32, intermediate 64: a layer has 4·32·32 + 2·32·64 = 8,192 prunable weights, so the
@@ -31,7 +31,7 @@ def tiny_bert(folder: Path, *, seed: int = 0) -> Path:
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        intermediate_size=64,
+        intermediate_size=intermediate_size,
         max_position_embeddings=32,
     )
     with torch.random.fork_rng():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ticketry.config import verification_seeds
+from ticketry.errors import ConfigError
 from ticketry.pruning import Rule, check_rule
 from ticketry.recipes import Recipe
 from ticketry.scene import Scene, prepare
@@ -81,6 +82,8 @@ def lay_out(spec: StudySpec, say: Callable[[str], None], *, nominal: bool = Fals
         for source in arm.sources or (None,):
             for number in range(arm.masks if source else spec.masks):
                 found += _arm(spec, scenes, arm, source, number, layout)
+    if spec.overlaps:
+        _check_comparable(scenes, found)
     return layout.grid(scenes, _targets(spec), found, overlaps=spec.overlaps)
 
 
@@ -134,6 +137,8 @@ def _arm(
     masks = []
     if source is not None:
         masks = search_masks(spec, scenes, arm, source, source, number, layout)
+        for target in targets:
+            _check_tensors(arm, source, scenes.of(source, arm), target, scenes.target(target, arm))
     for target in targets:
         if source is None:  # a mask of the weights alone, made where it is fine-tuned
             masks = search_masks(spec, scenes, arm, None, target, number, layout)
@@ -142,6 +147,34 @@ def _arm(
             if wanted is None or math.isclose(wanted, mask.sparsity):
                 fine_tune(spec, scenes, arm, mask, target, layout)
     return masks
+
+
+def _check_tensors(arm: ArmSpec, source: str, of: Scene, target: str, on: Scene) -> None:
+    """Refuse masks for a target whose model has other tensors in scope."""
+    if dict(of.shapes) == dict(on.shapes):
+        return
+    strange = sorted({*of.shapes.items()} ^ {*on.shapes.items()})[0][0]
+    raise ConfigError(
+        f"arm {arm.name}: masks found on {source} do not fit the model of {target}: "
+        f"{strange} is {_shape(of, strange)} in {source}'s model and {_shape(on, strange)} in "
+        f"{target}'s. Give the arm targets whose model has the same tensors, or targets: same."
+    )
+
+
+def _check_comparable(scenes: Any, found: Sequence[Found]) -> None:
+    """Refuse to set masks of different tensors side by side."""
+    made = {scene.context_key: scene for scene in scenes.all}
+    for mask in found:
+        if dict(made[mask.context_key].shapes) != dict(made[found[0].context_key].shapes):
+            raise ConfigError(
+                "the plan's models have other tensors in scope than each other, so their masks "
+                "cannot be set side by side; add `overlaps: false`."
+            )
+
+
+def _shape(scene: Scene, name: str) -> str:
+    shape = scene.shapes.get(name)
+    return "missing" if shape is None else "×".join(map(str, shape))
 
 
 def search_masks(

@@ -84,11 +84,12 @@ class NominalScenes:
             if spec.recipe.train_samples is not None:
                 train = min(train, spec.recipe.train_samples)
             texts = len(joint_parts(spec.data.task or "")) or 1  # seen in one pass
+            tokens, of_images = float(stated["tokens"]), spec.recipe.image_size_px is not None
             self._made[key] = NominalScene(
                 task,
                 spec.recipe,
                 Sizes(train, int(stated["validation"]), int(stated["test"])),
-                min(float(stated["tokens"]), spec.recipe.max_length_tokens * texts),
+                tokens if of_images else min(tokens, spec.recipe.max_length_tokens * texts),
                 self.spec.prunable,
                 {"weights": (self.spec.prunable, 1)},
             )

@@ -13,7 +13,7 @@ RECIPE_OPTIONS = (
     "recipe", "epochs", "learning_rate", "batch_size", "max_length", "train_samples", "dtype",
     "image_size", "augment", "detector",
 )  # fmt: skip
-DATA_OPTIONS = ("task", "data", *config.DATA_OPTIONS.values())
+DATA_OPTIONS = ("task", "data", "model", "revision", *config.DATA_OPTIONS.values())
 SEARCH_OPTIONS = tuple(
     f.name for f in dataclasses.fields(SearchSpec) if f.name not in ("sparsity", "layer_densities")
 )

@@ -72,7 +72,8 @@ class StudySpec:
         study: its name, such as a row of the paper (``B-F2``).
         title: one line for people.
         paper: the paper's row or figure that it repeats.
-        tasks: label -> options of ``find`` that choose its data and change its recipe.
+        tasks: label -> options of ``find`` that choose its data, change its recipe, or put another
+            model of the same tensors in the place of the plan's.
         seed: of the first mask; mask m has ``seed + m``.
         half_budget: also train dense with half the budget, once a mask.
         sparsity_of: target -> the only sparsity at which it is looked at.
@@ -133,6 +134,8 @@ class StudySpec:
         chosen = {"task": task, **self.tasks[task]}
         if "data" in chosen:
             del chosen["task"]
+        if "model" in chosen:
+            chosen.setdefault("revision", None)  # the plan's is of the plan's model
         return build_find_spec(
             {
                 "model": self.model,
