@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ticketry.errors import InputError
 from ticketry.metrics import METRICS, metrics_for, resample
-from ticketry.metrics.boxes import Pool, match, overlap
+from ticketry.metrics.boxes import CROWD, DIFFICULT, Pool, match, overlap
 
 AP, AP50, AP75 = (METRICS[name] for name in ("ap", "ap50", "ap75"))
 
@@ -54,6 +54,20 @@ def test_what_does_not_count_is_neither_hit_nor_miss() -> None:
     on_crowd = [seen(0.9, 35, 5), seen(0.8, 45, 15), seen(0.7, 0, 0)]
     assert own_score(AP50, labels, [on_crowd]) == pytest.approx(1.0)
     assert AP50.fn(labels, [on_crowd]) == pytest.approx(1.0)
+
+
+def test_a_difficult_object_is_ignored_where_it_is_met_and_not_all_inside_it() -> None:
+    met, inside = seen(0.9, 32, 0, size=30), seen(0.8, 40, 10)
+    for crowd, expected in ((DIFFICULT, 0.5), (CROWD, 1.0)):
+        labels = [[box(0, 0), box(30, 0, size=30, crowd=crowd)]]
+        # Twice on it, both ignored; a box of a ninth of its area is in a crowd, not on an object.
+        assert own_score(AP50, labels, [[met, met, seen(0.7, 0, 0)]]) == pytest.approx(1.0)
+        found = [[met, inside, seen(0.7, 0, 0)]]
+        assert own_score(AP50, labels, found) == pytest.approx(expected)
+        assert AP50.fn(labels, found) == pytest.approx(expected)
+    # What counts is taken first, though the difficult one is overlapped more.
+    labels = [[box(0, 0), box(2, 0, crowd=DIFFICULT)]]
+    assert AP50.fn(labels, [[seen(0.9, 2, 0)]]) == pytest.approx(1.0)
 
 
 def test_classes_without_an_object_are_left_out_and_others_count_alike() -> None:
@@ -159,7 +173,7 @@ def test_nothing_found_scores_nothing_and_overlaps_need_an_area() -> None:
     assert AP.fn([[box(0, 0)]], [[]]) == 0.0
     flat = np.array([[3.0, 3.0, 3.0, 9.0]])
     assert overlap(flat, flat, np.array([False])).tolist() == [[0.0]]
-    hits, ignored = match(flat, flat, np.array([False]), (0.5,))
+    hits, ignored = match(flat, flat, np.array([0]), (0.5,))
     assert not hits.any()
     assert not ignored.any()
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from test_timm_models import tiny_folder
 
+from little_images import voc_folder
 from ticketry import api
 from ticketry.errors import ConfigError, DataError, InputError, ModelError
 from ticketry.metrics.maps import VOID, decode_map, encode_map
@@ -197,6 +198,24 @@ def test_a_whole_run(task: str, metric: str, model: Path, tmp_path: Path) -> Non
     evidence = json.loads((tmp_path / "run" / "ticket" / "ticket_evidence.json").read_text())
     assert evidence["data"]["objective"] == ("detection" if metric == "ap" else "segmentation")
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("objective", "metric"), [("detection", "ap"), ("segmentation", "miou")])
+def test_a_whole_run_on_vocs_layout(
+    objective: str, metric: str, model: Path, tmp_path: Path
+) -> None:
+    voc_folder(tmp_path / "voc")
+    ticket = api.find(
+        str(model), data=str(tmp_path / "voc"), objective=objective, method="one-shot",
+        sparsity=0.36, replicates=2, recipe="images", image_size=64, epochs=1, batch_size=8,
+        controls="none", workers=0, out=tmp_path / "run",
+    )  # fmt: skip
+    assert ticket.verdict is not None
+    assert (ticket.verdict.metric, ticket.verdict.test_examples) == (metric, 4)
+    assert ticket.evidence is not None
+    assert ticket.evidence["data"]["labels"][:2] == (
+        ["cat", "dog"] if metric == "ap" else ["background", "aeroplane"]
+    )
 
 
 def one(objective: str, label: Any, labels: tuple[str, ...] = ("a", "b")) -> TaskData:

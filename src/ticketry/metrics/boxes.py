@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Box = tuple[int, float, float, float, float, int]
-"""An object: class, x0, y0, x1, y1 in pixels, and 1 where it is a crowd or too hard to count."""
+"""An object: class, x0, y0, x1, y1 in pixels, and a mark: 0 where it counts."""
+
+CROWD, DIFFICULT = 1, 2
+"""Marks of what does not count: many objects in one box, as COCO has them, or one that is too hard
+to ask for, as VOC has them. Any number of detections may lie on either, unpunished: on a crowd by
+their own share that lies inside it, on a difficult object as on any other, by intersection over
+union."""
 
 Found = tuple[int, float, float, float, float, float]
 """A detection: class, score, x0, y0, x1, y1 in pixels."""
@@ -52,7 +58,8 @@ class AveragePrecision:
         thresholds: of intersection over union, over which the mean is taken.
 
     Source: Lin et al. 2014 (COCO, arXiv 1405.0312) and its ``pycocotools``: precision at 101
-        recalls, at most 100 detections an image and class, areas of any size.
+        recalls, at most 100 detections an image and class, areas of any size. VOC's difficult
+        objects, which these do not know, are ignored as VOC's script does (IJCV 88, section 4.2).
     """
 
     thresholds: tuple[float, ...] = ALL
@@ -60,12 +67,18 @@ class AveragePrecision:
     def mean(
         self, labels: Sequence[Sequence[Box]], predictions: Sequence[Sequence[Found]]
     ) -> float:
-        """Return the mean over classes and thresholds, by torchmetrics: the metric."""
+        """Return the mean over classes and thresholds, by torchmetrics: the metric.
+
+        torchmetrics does not know difficult objects; with any, it is counted here.
+        """
+        _check_labels(labels)
+        if any(box[5] == DIFFICULT for image in labels for box in image):
+            counted, runs = self.read(labels, {"the run": predictions})
+            return float(self.scores(counted, runs["the run"][None])[0])
         need_torchmetrics()
         import torch
         from torchmetrics.detection import MeanAveragePrecision
 
-        _check_labels(labels)
         _check_found("the run", predictions, len(labels))
         metric = MeanAveragePrecision(
             iou_thresholds=list(self.thresholds), rec_thresholds=list(RECALLS)
@@ -131,12 +144,14 @@ class AveragePrecision:
             own = [item for item in found if item[0] == kind]
             order = np.argsort([-item[1] for item in own], kind="mergesort")[:MOST]
             boxes = [box for box in image if box[0] == kind]
-            boxes.sort(key=lambda box: box[5])  # those that count come first, else as they stood
+            boxes.sort(
+                key=lambda box: box[5] > 0
+            )  # those that count come first, else as they stood
             scores = np.array([own[i][1] for i in order])
             hits, ignored = match(
                 np.array([own[i][2:] for i in order], dtype=float).reshape(-1, 4),
                 np.array([box[1:5] for box in boxes], dtype=float).reshape(-1, 4),
-                np.array([bool(box[5]) for box in boxes], dtype=bool),
+                np.array([box[5] for box in boxes], dtype=np.int64),
                 self.thresholds,
             )
             parts.append((np.full(len(order), kind), scores, hits, ignored))
@@ -257,17 +272,17 @@ class Pool:
 
 
 def match(
-    found: Floats, objects: Floats, uncounted: NDArray[np.bool_], thresholds: Sequence[float]
+    found: Floats, objects: Floats, marks: NDArray[np.int64], thresholds: Sequence[float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Match detections with objects of one image and class, the best score first.
 
     A detection takes the object that it overlaps most, of those not taken yet; one that does not
-    count only where none that counts will do, and a crowd as often as wanted.
+    count only where none that counts will do, and as often as wanted.
 
     Args:
         found: boxes x0, y0, x1, y1 in order of score, shape (detections, 4).
         objects: those that count first, shape (objects, 4).
-        uncounted: of each object.
+        marks: of each object: 0, :data:`CROWD` or :data:`DIFFICULT`.
         thresholds: of intersection over union.
 
     Returns:
@@ -277,7 +292,8 @@ def match(
 
     hits = np.zeros((len(found), len(thresholds)), dtype=bool)
     ignored = hits.copy()
-    overlaps = overlap(found, objects, uncounted)
+    uncounted = marks > 0
+    overlaps = overlap(found, objects, marks == CROWD)
     for level, threshold in enumerate(thresholds):
         taken = np.zeros(len(objects), dtype=bool)
         for row in range(len(found)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import Label, Split, TaskData
 from ticketry.tasks.dealing import hold_out
 from ticketry.tasks.readers import Examples, Found, recognise
-from ticketry.tasks.readers.base import choose_splits
+from ticketry.tasks.readers.base import TEST, choose_splits
 from ticketry.tasks.readers.hubimages import is_hub_folder, read_hub
 from ticketry.tasks.splits import check_classes
 
@@ -51,10 +51,9 @@ def load_images(
     """
     found = _read(data, columns, objective, config, test_split)
     if test_data is not None:
-        other = _read(test_data, columns, objective, None, None).splits
-        found = dataclasses.replace(
-            found, splits={**found.splits, "test": other.get("test", other["train"])}
-        )
+        other = _read(test_data, columns, objective, None, None, alone=True).splits
+        tested = other.get("test", other["train"])
+        found = dataclasses.replace(found, splits={**found.splits, "test": tested})
     names = found.names or _names(found.splits["train"])
     given = {part: _numbered(part, e, names, objective) for part, e in found.splits.items()}
     notes = list(found.notes)
@@ -71,6 +70,8 @@ def load_images(
     taken = hold_out(whole, given, groups, seed=seed, where=data, what="images")
     if objective == _CLASSES:
         check_classes(taken["train"].labels, names, f"the training part of {data}")
+    if objective == "detection":
+        _check_objects(taken, data)
     doubles = len(groups) - len(set(groups))
     if doubles and len(given) < 2:
         said.append(f"{doubles:,} equal images stay on their twin's side of the split")
@@ -96,7 +97,10 @@ def _read(
     objective: str,
     config: str | None,
     test_split: str | None,
+    *,
+    alone: bool = False,
 ) -> Found:
+    """Read a folder or a hub data set; ``alone``: what is tested on, or all, and nothing else."""
     folder = Path(data).expanduser()
     if folder.is_file():
         raise DataError(
@@ -119,7 +123,10 @@ def _read(
             "--data-config, --text-column and --label-column."
         )
     layout = recognise(folder, objective)
-    wanted = choose_splits(layout.splits(folder), test_split, data)
+    there = layout.splits(folder)
+    if alone and (tested := [name for name in TEST if name in there]):
+        return layout.read(folder, {"train": tested[0]}, objective)
+    wanted = choose_splits(there, test_split, data)
     return layout.read(folder, wanted, objective)
 
 
@@ -146,7 +153,7 @@ def _numbered(part: str, examples: Examples, names: Sequence[str], objective: st
     if strange := sorted(_classes(examples) - set(number)):
         raise DataError(
             f"the {part} images have the class {strange[0]!r}, which the training images lack; "
-            f"they have {', '.join(map(repr, names[:10]))}."
+            f"they have {', '.join(map(repr, names[:10])) or 'none'}."
         )
     labels: list[Label] = []
     for label in examples.labels:
@@ -154,6 +161,15 @@ def _numbered(part: str, examples: Examples, names: Sequence[str], objective: st
         one_class = isinstance(label, str)
         labels.append(number[label] if one_class else tuple((number[b[0]], *b[1:]) for b in boxes))
     return Split(examples.images, None, tuple(labels))
+
+
+def _check_objects(splits: Mapping[str, Split], where: str) -> None:
+    for part, split in splits.items():
+        if not any(not box[5] for boxes in split.labels for box in boxes):
+            raise DataError(
+                f"the {part} part of {where} ({len(split):,} images) has no object that counts; "
+                "expected at least one."
+            )
 
 
 def equal_groups(texts: Sequence[str]) -> list[int]:
