@@ -103,6 +103,26 @@ def test_a_study_is_its_grid(whole: tuple[Path, StudyResult]) -> None:
     assert str(out.parent) not in (out / "contexts.json").read_text()
 
 
+def test_curves_are_of_each_source_on_each_target(whole: tuple[Path, StudyResult]) -> None:
+    out, result = whole
+    curves = {(c["arm"], c["source"], c["target"]): c for c in result.summary["curves"]}
+    assert set(curves) == {
+        *(("imp", s, t) for s in "ab" for t in "ab"),
+        *(("goes-on", "a", t) for t in "ab"),
+        *(("theta0", None, t) for t in "ab"),
+    }
+    from_a = next(
+        c for c in result.summary["cells"]
+        if (c["arm"], c["source"], c["target"], c["sparsity"], c["control"])
+        == ("imp", "a", "b", 0.4, None)
+    )  # fmt: skip
+    assert curves["imp", "a", "b"]["means"][1] == from_a["mean"]
+    difference = 100 * from_a["against"]["dense"]["difference"]
+    rows = [line for line in (out / "summary.md").read_text().splitlines() if "| b | imp" in line]
+    assert [row.split(" | ")[1] for row in rows if row.count("|") == 8] == ["imp, a", "imp"]
+    assert f"{difference:+.1f} (" in next(row for row in rows if "imp, a" in row).split(" | ")[3]
+
+
 def test_means_are_of_masks_and_differences_are_paired(whole: tuple[Path, StudyResult]) -> None:
     _, result = whole
     cells = result.summary["cells"]

@@ -10,7 +10,7 @@ from ticketry.metrics.base import Metric, Outputs, resample
 from ticketry.metrics.classes import ClassCounts, Counts, count
 from ticketry.metrics.registry import METRICS, get_metric, metrics_for
 from ticketry.metrics.resampling import Resampled
-from ticketry.metrics.wording import say_difference, say_score, scale_of, unit_of
+from ticketry.metrics.wording import say_difference, say_score, say_sparsity, scale_of, unit_of
 
 __all__ = [
     "METRICS",
@@ -25,6 +25,7 @@ __all__ = [
     "resample",
     "say_difference",
     "say_score",
+    "say_sparsity",
     "scale_of",
     "unit_of",
 ]

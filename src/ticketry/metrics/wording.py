@@ -5,6 +5,11 @@ from __future__ import annotations
 from ticketry.metrics.registry import METRICS
 
 
+def say_sparsity(sparsity: float) -> str:
+    """Say a sparsity as the papers do: 20%, 59.04%."""
+    return f"{100 * sparsity:.4g}%"
+
+
 def say_score(metric: str, value: float) -> str:
     """Say a score as people do: ``84.9%``, or ``0.849`` where percent make no sense.
 

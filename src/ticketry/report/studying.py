@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ticketry.metrics import say_difference, say_score, scale_of
+from ticketry.metrics import say_difference, say_score, say_sparsity, scale_of
 from ticketry.report.drawing import BAD, CONTROL, DENSE, INK, MUTED, TICKET, draw_page, svg
 from ticketry.report.grids import FAINTEST, STRONGEST
 
@@ -68,16 +68,13 @@ def render_study(summary: Mapping[str, Any], opening: str, tables: Sequence[Tabl
 
 
 def _curves(summary: Mapping[str, Any]) -> list[Chart]:
-    """Draw test score against sparsity, for each target with masks of its own."""
+    """Draw test score against sparsity, for each target."""
     found = []
     for number, (target, facts) in enumerate(summary["targets"].items()):
         lines = [
             cell
             for cell in summary["cells"]
-            if cell["target"] == target
-            and cell["arm"] != "dense"
-            and cell["source"] in (None, target)
-            and cell["mean"] is not None
+            if cell["target"] == target and cell["arm"] != "dense" and cell["mean"] is not None
         ]
         if len({cell["sparsity"] for cell in lines}) < 2:
             continue
@@ -101,12 +98,12 @@ def _curves(summary: Mapping[str, Any]) -> list[Chart]:
 def _curve_rows(metric: str, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for cell in cells:
-        name = f"{cell['control']} of {cell['arm']}" if cell["control"] else cell["arm"]
+        name = _name(cell)
         spread = cell["std_masks"]
         rows.append(
             (
                 name,
-                f"{cell['sparsity']:.0%}",
+                say_sparsity(cell["sparsity"]),
                 "–" if cell["mean"] is None else say_score(metric, cell["mean"]),
                 "–" if spread is None else say_difference(metric, spread, decimals=2),
                 f"{cell['groups_recorded']} of {cell['groups']}",
@@ -115,10 +112,15 @@ def _curve_rows(metric: str, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _lines(cells: Sequence[Cell]) -> dict[tuple[str, str | None], list[Cell]]:
-    groups: dict[tuple[str, str | None], list[Cell]] = {}
+def _name(cell: Cell) -> str:
+    found = "" if cell["source"] in (None, cell["target"]) else f", {cell['source']}"
+    return f"{cell['control']} of {cell['arm']}{found}" if cell["control"] else cell["arm"] + found
+
+
+def _lines(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    groups: dict[str, list[Cell]] = {}
     for cell in sorted(cells, key=lambda cell: float(cell["sparsity"])):
-        groups.setdefault((cell["arm"], cell["control"]), []).append(cell)
+        groups.setdefault(_name(cell), []).append(cell)
     return groups
 
 
@@ -133,7 +135,8 @@ def _curve(target: str, metric: str, dense: Cell, cells: Sequence[Cell], name: s
             level = scale * dense["mean"]
             axes.axhspan(level - spread, level + spread, color=DENSE, alpha=0.18, linewidth=0)
             axes.axhline(level, color=DENSE, linewidth=1.4, label="dense")
-        for number, ((arm, control), line) in enumerate(groups.items()):
+        for number, (label, line) in enumerate(groups.items()):
+            control = line[0]["control"]
             axes.errorbar(
                 [100 * cell["sparsity"] for cell in line],
                 [scale * cell["mean"] for cell in line],
@@ -144,7 +147,7 @@ def _curve(target: str, metric: str, dense: Cell, cells: Sequence[Cell], name: s
                 markersize=5,
                 linewidth=1.3,
                 capsize=2,
-                label=f"{control} of {arm}" if control else arm,
+                label=label,
             )
         axes.set_xticks(sorted({round(100 * cell["sparsity"], 1) for cell in cells}))
         axes.set_xlabel("sparsity (%)")
@@ -152,9 +155,9 @@ def _curve(target: str, metric: str, dense: Cell, cells: Sequence[Cell], name: s
         axes.legend(loc="best", fontsize=8, frameon=False, labelcolor=INK)
 
     words = "; ".join(
-        f"{(control + ' of ') if control else ''}{arm}: "
-        + ", ".join(f"{cell['sparsity']:.0%} {scale * cell['mean']:.4g}" for cell in line)
-        for (arm, control), line in groups.items()
+        f"{label}: "
+        + ", ".join(f"{say_sparsity(cell['sparsity'])} {scale * cell['mean']:.4g}" for cell in line)
+        for label, line in groups.items()
     )
     level = "not measured" if dense["mean"] is None else f"{scale * dense['mean']:.4g}"
     return svg(draw, 3.0, name, f"Test {metric} on {target}. Dense: {level}. {words}.")
@@ -174,7 +177,7 @@ def _maps(summary: Mapping[str, Any], tables: Sequence[Table]) -> list[Chart]:
                 name = f"{cell['arm']}, {cell['source']}" if cell["source"] else cell["arm"]
                 rows.setdefault(name, {})[cell["target"]] = cell
         name = f"map-{number}"
-        title = f"Transfer at {sparsity:.0%} sparsity"
+        title = f"Transfer at {say_sparsity(sparsity)} sparsity"
         table = next(table for table in tables if table.title == title)
         found.append(
             Chart(
@@ -247,7 +250,8 @@ def _map(
         draw,
         0.6 + 0.3 * len(rows),
         name,
-        f"Test score minus dense at {sparsity:.0%} sparsity. {'; '.join(said) or 'Nothing yet'}.",
+        f"Test score minus dense at {say_sparsity(sparsity)} sparsity. "
+        f"{'; '.join(said) or 'Nothing yet'}.",
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ticketry.metrics.wording import say_sparsity
 from ticketry.plan import weight
 from ticketry.scene import Scene
 from ticketry.steps import Context, Step
@@ -39,7 +40,7 @@ class CellKey:
             return f"dense on {self.target}"
         what = f"{self.control} of {self.arm}" if self.control else self.arm
         found = f" from {self.source}" if self.source else ""
-        return f"{what}{found} on {self.target} at {self.sparsity:.0%}"
+        return f"{what}{found} on {self.target} at {say_sparsity(self.sparsity)}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def overlap_steps(found: Sequence[Found]) -> tuple[Step, ...]:
         if len(keys) > 1:
             steps.append(
                 Step(
-                    name=f"overlaps of {len(keys)} masks at {sparsity:.0%} sparsity",
+                    name=f"overlaps of {len(keys)} masks at {say_sparsity(sparsity)} sparsity",
                     kind="overlaps",
                     params={},
                     context_key=masks[0].context_key,

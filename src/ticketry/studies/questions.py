@@ -18,16 +18,16 @@ READINGS = ("noninferior", "matches_paper", "matches_strict")
 
 
 def curves(cells: Cells) -> list[dict[str, Any]]:
-    """Return the largest matching sparsity of each method on each task, by all three readings.
+    """Return the largest matching sparsity of each method and source on each task, in all readings.
 
     It is the largest s such that every tested level up to s matches (statistics.md).
     """
-    lines: dict[tuple[str, str], list[CellKey]] = {}
+    lines: dict[tuple[str, str | None, str], list[CellKey]] = {}
     for key in cells:
-        if key.arm != DENSE and key.control is None and key.source in (None, key.target):
-            lines.setdefault((key.arm, key.target), []).append(key)
+        if key.arm != DENSE and key.control is None:
+            lines.setdefault((key.arm, key.source, key.target), []).append(key)
     found = []
-    for (arm, target), keys in lines.items():
+    for (arm, source, target), keys in lines.items():
         keys.sort(key=lambda key: key.sparsity)
         largest: dict[str, float | None] = {}
         for reading in READINGS:
@@ -40,6 +40,7 @@ def curves(cells: Cells) -> list[dict[str, Any]]:
         found.append(
             {
                 "arm": arm,
+                "source": source,
                 "target": target,
                 "sparsities": [key.sparsity for key in keys],
                 "means": [cells[key]["mean"] for key in keys],

@@ -18,6 +18,7 @@ from ticketry import __version__
 from ticketry.errors import ConfigError, InputError, RunError
 from ticketry.execute import Events, Silent, execute
 from ticketry.files import write_bytes, write_json
+from ticketry.metrics import say_sparsity
 from ticketry.plan import estimate_seconds, say_seconds
 from ticketry.runs import REPORT_FILE, check_run, open_run
 from ticketry.steps import Step
@@ -312,12 +313,12 @@ def price_lines(spec: StudySpec, grid: Grid, price: Mapping[str, Any]) -> list[s
     for name, arm in arms.items():
         sources = ", ".join(arm.sources) or "no task"
         lines.append(
-            f"  {name:<18} masks of {sources} at {', '.join(f'{s:.0%}' for s in arm.sparsities)}"
+            f"  {name:<18} masks of {sources} at {', '.join(map(say_sparsity, arm.sparsities))}"
         )
     for control in spec.controls:
         lines.append(
             f"  {control.name:<18} of {control.of} at "
-            f"{', '.join(f'{s:.0%}' for s in control.sparsities)}"
+            f"{', '.join(map(say_sparsity, control.sparsities))}"
         )
     left = price["seconds_left"]
     about = "" if left is None else f", about {say_seconds(left)}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ticketry.metrics import say_sparsity
 from ticketry.studies.cells import DENSE
 
 _SIGNS = {"yes": "yes", "no": "no", "inconclusive": "open"}
@@ -112,13 +113,15 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
     sparsities = sorted({s for curve in curves for s in curve["sparsities"]})
     rows = []
     for curve in curves:
-        row = [curve["target"], curve["arm"]]
+        elsewhere = curve["source"] not in (None, curve["target"])
+        row = [curve["target"], curve["arm"] + (f", {curve['source']}" if elsewhere else "")]
         for sparsity in sparsities:
             row.append(
                 _against(
                     summary,
                     "dense",
                     arm=curve["arm"],
+                    source=curve["source"],
                     target=curve["target"],
                     sparsity=sparsity,
                     control=None,
@@ -126,14 +129,14 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
             )
         largest = curve["largest"]
         row += [
-            "–" if largest[reading] is None else f"{largest[reading]:.0%}"
+            "–" if largest[reading] is None else say_sparsity(largest[reading])
             for reading in ("matches_paper", "matches_strict", "noninferior")
         ]
         rows.append(row)
     head = [
         "task",
         "mask",
-        *(f"{s:.0%}" for s in sparsities),
+        *(say_sparsity(s) for s in sparsities),
         "largest within 1 std",
         "largest ≥ mean",
         "largest non-inferior",
@@ -166,7 +169,7 @@ def _matrix(summary: Mapping[str, Any]) -> list[Section]:
                 if any(text != "–" for text in same):
                     rows.append(["… against the same-task mask", *same])
         found += _section(
-            f"Transfer at {sparsity:.0%} sparsity",
+            f"Transfer at {say_sparsity(sparsity)} sparsity",
             "test score minus dense, in points (verdict of non-inferiority)",
             ["mask ↓, fine-tuned on →", *targets],
             rows,
@@ -189,7 +192,7 @@ def _controls(summary: Mapping[str, Any]) -> list[Section]:
                 cell["control"],
                 f"{cell['arm']}, {cell['source']}" if cell["source"] else cell["arm"],
                 cell["target"],
-                f"{cell['sparsity']:.0%}",
+                say_sparsity(cell["sparsity"]),
                 _number(target, ticket["mean"]),
                 _number(target, cell["mean"]),
                 "–" if beaten is None else _points(target, beaten["difference"], signed=True),
@@ -208,7 +211,7 @@ def _universality(summary: Mapping[str, Any]) -> list[Section]:
         rows.append(
             [
                 f"{row['arm']}, {row['source']}" if row["source"] else row["arm"],
-                f"{row['sparsity']:.0%}",
+                say_sparsity(row["sparsity"]),
                 ", ".join(row["tasks"]),
                 *(
                     readings[name]["answer"] if name in readings else "–"
@@ -245,7 +248,7 @@ def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
                 row.append(f"{kept:.3f} / {pruned:.3f} ({expected:.3f})")
             rows.append(row)
         found += _section(
-            f"Overlap of masks at {near['sparsity']:.0%} sparsity",
+            f"Overlap of masks at {say_sparsity(near['sparsity'])} sparsity",
             "intersection over union of kept / of pruned weights (of kept ones by chance at their "
             "layer densities)",
             ["mask", *names],
@@ -270,7 +273,7 @@ def _contrasts(summary: Mapping[str, Any]) -> list[Section]:
         rows.append(
             [
                 f"{found['a']} − {found['b']}",
-                f"{found['sparsity']:.0%}",
+                say_sparsity(found["sparsity"]),
                 str(found["searches"]),
                 interval,
                 f"±{100 * found['margin']:g}",
