@@ -24,7 +24,9 @@ ANSWERS = ("extractive-qa", "extractive-qa-v2")
 UNLABELLED = ("causal-lm", "masked-lm")
 OWN_COLUMNS = (*ANSWERS, "token-classification")
 """Objectives whose columns have names of their own, so that none need be given."""
-IMAGE_OBJECTIVES = ("image-classification", "detection", "segmentation")
+PRETRAINING = ("simclr", "moco", "supervised")
+"""What vision models are pre-trained with, over images with a class each."""
+IMAGE_OBJECTIVES = ("image-classification", "detection", "segmentation", *PRETRAINING)
 DATA_OBJECTIVES = (
     "classification", "regression", "multi-label", *UNLABELLED, *OWN_COLUMNS, *IMAGE_OBJECTIVES
 )  # fmt: skip
@@ -208,7 +210,7 @@ def _check_columns(data: DataSpec, given: Mapping[str, Any]) -> list[str]:
 def _image_columns(objective: str, given: Mapping[str, Any]) -> list[str]:
     """Return the faults of columns of images: a hub data set alone has any."""
     refused = ["--text-pair-column", "--label-columns"]
-    if objective != "image-classification":
+    if objective in ("detection", "segmentation"):
         refused += ["--text-column", "--label-column", "--data-config"]
     if some := [option for option in refused if option in given]:
         return [f"{', '.join(some)} and --objective {objective} exclude each other."]

@@ -43,6 +43,13 @@ class MaskEnforcer:
             name: mask[name].to(parameter.device, torch.int8).neg_()
             for name, parameter in self._parameters.items()
         }
+        trailing = getattr(model, "followers", {})
+        # What trails the weights (a momentum encoder) is pruned with them.
+        self._followers = {
+            name: trailing[id(parameter)]
+            for name, parameter in self._parameters.items()
+            if id(parameter) in trailing
+        }
         self._handles: list[RemovableHandle] = []
 
     @torch.no_grad()
@@ -53,6 +60,7 @@ class MaskEnforcer:
         for name, parameter in self._parameters.items():
             keep = self._keep[name]
             zero_pruned_(parameter, keep)
+            self._zero_follower(name)
             if parameter.grad is not None:
                 zero_pruned_(parameter.grad, keep)
             if parameter.requires_grad:
@@ -89,6 +97,7 @@ class MaskEnforcer:
                 )
             keep.copy_(kept.to(torch.int8).neg_())
             zero_pruned_(parameter, keep)
+            self._zero_follower(name)
             if parameter.grad is not None:
                 zero_pruned_(parameter.grad, keep)
         self.clear_moments(optimizer)
@@ -113,6 +122,10 @@ class MaskEnforcer:
                         "Start with a fresh optimizer, or one of another kind."
                     )
                 zero_pruned_(value, self._keep[name].to(value.device))
+
+    def _zero_follower(self, name: str) -> None:
+        if name in self._followers:
+            zero_pruned_(self._followers[name], self._keep[name])
 
     def holds(self, model: nn.Module) -> bool:
         """Say whether a model's masked parameters are still the very ones that are enforced."""
@@ -151,9 +164,16 @@ class MaskEnforcer:
 
     @torch.no_grad()
     def revived(self) -> dict[str, int]:
-        """Return how many pruned weights are not zero, by tensor; those without any left out."""
+        """Return how many pruned weights are not zero, by tensor; those without any left out.
+
+        A momentum encoder's count with them.
+        """
         counts = {
-            name: int((parameter.ne(0) & (self._keep[name] == 0)).sum())
+            name: sum(
+                int((tensor.ne(0) & (self._keep[name] == 0)).sum())
+                for tensor in (parameter, self._followers.get(name))
+                if tensor is not None
+            )
             for name, parameter in self._parameters.items()
         }
         return {name: count for name, count in counts.items() if count}

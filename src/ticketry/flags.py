@@ -34,7 +34,7 @@ Objective = Annotated[
     typer.Option(
         help="For --data: classification | regression | multi-label | causal-lm | masked-lm | "
         "extractive-qa | extractive-qa-v2 | token-classification | image-classification | "
-        "detection | segmentation."
+        "detection | segmentation | simclr | moco | supervised."
     ),
 ]
 DataConfig = Annotated[
@@ -49,8 +49,8 @@ TestData = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="embedded | paper | squad | images | cifar | visda; by default embedded for minilm, "
-        "images for lite0, else paper."
+        help="embedded | paper | squad | images | cifar | visda | pretrain; by default embedded "
+        "for minilm, images for lite0, else paper."
     ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
@@ -65,6 +65,11 @@ ImageSize = Annotated[
 Augment = Annotated[str | None, typer.Option(help="Training images: none | crop | crop-flip.")]
 Detector = Annotated[
     str | None, typer.Option(help="fcos | retinanet | faster-rcnn, for detection.")
+]
+Temperature = Annotated[float | None, typer.Option(help="Of simclr and moco; default 0.5 and 0.2.")]
+Queue = Annotated[int | None, typer.Option(help="Keys that moco keeps (default 4096).")]
+KeyMomentum = Annotated[
+    float | None, typer.Option(help="Of moco's momentum encoder (default 0.99).")
 ]
 Seed = Annotated[int | None, typer.Option(help="Decides every random number of the run.")]
 Device = Annotated[str | None, typer.Option(help="auto | cpu | cuda.")]

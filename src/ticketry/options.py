@@ -28,6 +28,9 @@ _RECIPE = {
     "image_size": "image_size_px",
     "augment": "augment",
     "detector": "detector",
+    "temperature": "temperature",
+    "queue": "queue",
+    "key_momentum": "key_momentum",
 }
 _RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
 OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})
@@ -181,6 +184,8 @@ _NUMBERS = {
     "gradual_end",
     "epochs",
     "learning_rate",
+    "temperature",
+    "key_momentum",
 }
 _COUNTS = {
     "levels",
@@ -191,6 +196,7 @@ _COUNTS = {
     "max_length",
     "train_samples",
     "image_size",
+    "queue",
     "replicates",
     "seed",
     "threads",

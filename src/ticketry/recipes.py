@@ -30,6 +30,9 @@ class Recipe:
         clip_norm: of the gradient; 0: none.
         image_size_px: that images are resized to; None: what the model asks for.
         augment: of training images: ``crop`` shifts by up to an eighth of the size.
+        temperature: of contrastive pre-training; None: the objective's own.
+        queue: keys that MoCo keeps.
+        key_momentum: share of MoCo's momentum encoder that stays at each step.
         schedule: ``linear`` and ``cosine`` end at zero, ``steps`` multiplies by 0.1 at ``drops``.
         drops: shares of the steps, rising.
     """
@@ -53,6 +56,9 @@ class Recipe:
     image_size_px: int | None = None
     augment: str = "none"
     detector: str = "fcos"
+    temperature: float | None = None
+    queue: int = 4096
+    key_momentum: float = 0.99
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values, as keys and records hold it."""
@@ -82,11 +88,12 @@ class Recipe:
         size = f"≤ {self.max_length_tokens} tokens"
         if self.image_size_px is not None:
             size = f"images of {self.image_size_px} pixels"
+        warm = "" if self.temperature is None else f", temperature {self.temperature:g}"
         augmented = "" if self.augment == "none" else f", {self.augment}"
         return (
             f"{self.name}: {by}, learning rate {self.learning_rate:g}{course}, "
             f"batch {self.batch_size}, {self.epochs:g} epochs of {samples} examples, "
-            f"{size}{augmented}, {self.dtype}{frozen}"
+            f"{size}{augmented}{warm}, {self.dtype}{frozen}"
         )
 
 
@@ -100,6 +107,9 @@ _LATER: Mapping[str, Any] = {
         "image_size_px",
         "augment",
         "detector",
+        "temperature",
+        "queue",
+        "key_momentum",
     )
 }
 """Fields that came later, with their defaults."""
@@ -158,6 +168,17 @@ RECIPES: Mapping[str, Recipe] = {
         schedule="cosine",
         image_size_px=64,
     ),
+    "pretrain": Recipe(
+        name="pretrain",
+        epochs=10.0,
+        learning_rate=0.06,
+        batch_size=128,
+        weight_decay=5e-4,
+        dtype="bfloat16",
+        clip_norm=0.0,
+        optimizer="sgd",
+        schedule="cosine",
+    ),
 }
 
 
@@ -173,6 +194,12 @@ def check_recipe(recipe: Recipe) -> list[str]:
     for option, value in positive.items():
         if not (math.isfinite(value) and value > 0):
             faults.append(f"{option} is {value}; expected a finite number above 0.")
+    if recipe.temperature is not None and not 0.01 <= recipe.temperature <= 100:
+        faults.append(f"--temperature is {recipe.temperature}; expected 0.01 to 100.")
+    if recipe.queue < 1:
+        faults.append(f"--queue is {recipe.queue}; expected at least 1.")
+    if not 0 <= recipe.key_momentum < 1:
+        faults.append(f"--key-momentum is {recipe.key_momentum}; expected 0 up to below 1.")
     if recipe.train_samples is not None and recipe.train_samples < 2:
         faults.append(f"--train-samples is {recipe.train_samples}; expected at least 2.")
     if recipe.dtype not in DTYPES:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from ticketry.bench import axes_for, units_for
-from ticketry.config import DataSpec, fingerprint
+from ticketry.config import PRETRAINING, DataSpec, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.parallel import check_launch, launched
@@ -22,6 +22,7 @@ from ticketry.steps import Context, Step
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.dealing import joined_texts
 from ticketry.tasks.objectives import BLOCKS, READS_TEXT
+from ticketry.tasks.pretraining import check_pretraining
 from ticketry.ticket import Base, Ticket
 
 MEAN_TOKENS_PER_WORD = 1.35
@@ -177,6 +178,8 @@ def prepare(
     if wanted is not None:
         data = data.limited(wanted, data_spec.split_seed)
     reference = resolve(model, revision, say=say)
+    if data.objective in PRETRAINING:
+        check_pretraining(data, recipe)
     for part in data.each:
         check_task_model(reference, part.objective, part.labels)
     tokenizer = load_tokenizer(reference) if data.objective in READS_TEXT else None

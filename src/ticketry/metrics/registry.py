@@ -101,6 +101,13 @@ METRICS: Mapping[str, Metric] = {
         _answers("squad-em", exact=True, may_be_none=False),
         _answers("squad-v2-f1", exact=False, may_be_none=True),
         _answers("squad-v2-em", exact=True, may_be_none=True),
+        Metric(
+            name="retrieval",
+            margin=0.01,
+            fn=classes.accuracy,
+            outputs=ClassCounts(classes.accuracy_from_counts, right_or_wrong=True),
+            objectives=("simclr", "moco", "supervised"),
+        ),
         _boxes("ap", boxes.ALL),
         _boxes("ap50", (0.5,)),
         _boxes("ap75", (0.75,)),
@@ -117,8 +124,9 @@ METRICS: Mapping[str, Metric] = {
 correlation; loss is in nats per token, and 0.01 of it are 1% of perplexity; mlm-accuracy is the
 share of hidden tokens that are predicted; SQuAD's F1 and exact match are shares, as the scripts of
 version 1.1 and of version 2 count them; ap is COCO's, the mean over thresholds from 50% to 95%,
-ap50 and ap75 are those of one threshold; miou is the mean over classes of intersection over union.
-Margins: statistics.md, written before any run."""
+ap50 and ap75 are those of one threshold; retrieval is the share of images whose nearest
+neighbour among those trained on is of their class; miou is the mean over classes of intersection
+over union. Margins: statistics.md, written before any run."""
 
 
 def get_metric(name: str) -> Metric:
@@ -151,5 +159,8 @@ USUAL: Mapping[str, str] = {
     "extractive-qa-v2": "squad-v2-f1",
     "detection": "ap",
     "segmentation": "miou",
+    "simclr": "retrieval",
+    "moco": "retrieval",
+    "supervised": "retrieval",
 }
 """Objective -> the metric of data that name none."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ticketry.errors import ModelError, unknown_name
+from ticketry.models.contrastive import PROJECTED, own_projection
 from ticketry.models.families import FAMILIES, matching
 from ticketry.models.loading import (
     base_state,
@@ -47,6 +48,8 @@ class Head:
     warmed: bool = False
     expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
 
+
+_IMAGES = "an image model such as ResNet, EfficientNet, ViT or ConvNeXt"
 
 HEADS: Mapping[str, Head] = {
     "classification": Head(
@@ -92,7 +95,20 @@ HEADS: Mapping[str, Head] = {
     "image-classification": Head(
         "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
         "image classifier",
-        expected="an image model such as ResNet, EfficientNet, ViT or ConvNeXt",
+        expected=_IMAGES,
+    ),
+    "supervised": Head(
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", "image classifier", expected=_IMAGES
+    ),
+    # Built over the base here (models/contrastive.py); the table says which bases read images.
+    **dict.fromkeys(
+        PROJECTED,
+        Head(
+            "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+            "image classifier",
+            labels=False,
+            expected=_IMAGES,
+        ),
     ),
     # Built over the base by torchvision, not by transformers (models/dense.py).
     "detection": Head("", "detector"),
@@ -257,7 +273,8 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
         objective: a key of :data:`HEADS`.
     Returns:
         Nothing for an objective whose head is fresh, where the head is the embedding itself
-        (tied weights), or where a head that is warmed up is not whole in the checkpoint.
+        (tied weights), or where a head that is warmed up is not whole in the checkpoint. A
+        projection head's names are its own.
 
     Raises:
         UnknownNameError: an unknown objective.
@@ -265,6 +282,8 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
     """
     if objective not in HEADS:
         raise unknown_name("objective", objective, HEADS)
+    if objective in PROJECTED:
+        return own_projection(base, objective)
     head = HEADS[objective]
     return {} if not head.pretrained else _own_head(base, objective)[0]
 

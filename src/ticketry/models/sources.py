@@ -21,6 +21,8 @@ from ticketry.models.sizes import check_sizes
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
+PROJECTION_FILE = "projection.safetensors"
+"""The projection head beside a base that `ticketry pretrain` wrote."""
 TIMM = "timm_wrapper"
 """What transformers calls any model of timm."""
 
@@ -29,6 +31,7 @@ _PATTERNS = (
     CONFIG_FILE,
     *WEIGHTS_FILES,
     "model-*.safetensors",
+    PROJECTION_FILE,
     *TOKENIZER_FILES,
     "merges.txt",
     "tokenizer_config.json",

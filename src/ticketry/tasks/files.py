@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import IMAGE_OBJECTIVES
+from ticketry.config import IMAGE_OBJECTIVES, PRETRAINING
 from ticketry.errors import DataError
 from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import Split, TaskData
@@ -179,11 +179,19 @@ def _read_images(data: str, **options: Any) -> TaskData:
     return load_images(data, **options)
 
 
+def _read_pretraining(data: str, *, objective: str, **options: Any) -> TaskData:
+    from ticketry.tasks.imagedata import load_images
+    from ticketry.tasks.pretraining import as_pretraining
+
+    return as_pretraining(load_images(data, **options), objective)
+
+
 READERS: Mapping[str, Callable[..., TaskData]] = {
     "token-classification": _read_tags,
     "extractive-qa": _read_answers,
     "extractive-qa-v2": _read_answers,
     **dict.fromkeys(IMAGE_OBJECTIVES, _read_images),
+    **dict.fromkeys(PRETRAINING, _read_pretraining),
 }
 """Objective whose labels are no column of classes or numbers -> its own reader."""
 

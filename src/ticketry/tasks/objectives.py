@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ticketry.config import IMAGE_OBJECTIVES, PRETRAINING
 from ticketry.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -61,6 +62,18 @@ def _segmentation(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     return Segmentation(base, data, recipe)
 
 
+def _contrastive(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.contrastive import ContrastiveLearning
+
+    return ContrastiveLearning(base, data, recipe)
+
+
+def _supervised(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
+    from ticketry.tasks.supervised import SupervisedPretraining
+
+    return SupervisedPretraining(base, data, recipe)
+
+
 def _joint(base: BaseRef, data: TaskData, recipe: Recipe) -> Any:
     from ticketry.tasks.joint import Joint
 
@@ -79,11 +92,14 @@ OBJECTIVES: Mapping[str, Callable[[BaseRef, TaskData, Recipe], Any]] = {
     "image-classification": _images,
     "detection": _detection,
     "segmentation": _segmentation,
+    "simclr": _contrastive,
+    "moco": _contrastive,
+    "supervised": _supervised,
     "joint": _joint,
 }
 """Objective -> builder of its :class:`~ticketry.tasks.workload.Workload`; light to import."""
 
-ON_IMAGES = frozenset({"image-classification", "detection", "segmentation"})
+ON_IMAGES = frozenset(IMAGE_OBJECTIVES)
 """Objectives whose examples are images."""
 
 READS_TEXT = frozenset(OBJECTIVES) - ON_IMAGES
@@ -96,6 +112,8 @@ BLOCKS = ("causal-lm", "masked-lm")
 
 def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, int, int] | None:
     """Return how many blocks or windows each split is cut into; None where an example is a text.
+
+    Of pre-training on images: how many are read, with those that the probe looks among.
 
     A joint task's are those of its first part, which sets its budget, for train, and its parts'
     most for the others.
@@ -132,6 +150,11 @@ def block_counts(data: TaskData, tokenizer: Any, length: float) -> tuple[int, in
         from ticketry.tasks import masked
 
         return masked.block_counts(tokenizer, data, int(length))
+    if data.objective in PRETRAINING:
+        from ticketry.tasks.retrieval import gallery_size
+
+        among = gallery_size(len(data.train))
+        return len(data.train), len(data.validation) + among, len(data.test) + among
     return None
 
 
@@ -142,6 +165,9 @@ AUTO_CLASSES: Mapping[str, str] = {
     "extractive-qa": "AutoModelForQuestionAnswering",
     "extractive-qa-v2": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
+    "supervised": "AutoModelForImageClassification",
+    "simclr": "AutoModel",
+    "moco": "AutoModel",
 }
 """Objective -> transformers' class that loads a trained model; else that of text classifiers."""
 
@@ -162,6 +188,9 @@ PIPELINES: Mapping[str, str] = {
     "image-classification": "image-classification",
     "detection": "object-detection",
     "segmentation": "image-segmentation",
+    "supervised": "image-classification",
+    "simclr": "image-feature-extraction",
+    "moco": "image-feature-extraction",
 }
 """Objective -> the hub's pipeline; else ``text-classification``."""
 

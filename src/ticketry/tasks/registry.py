@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ticketry.config import IMAGE_OBJECTIVES
+from ticketry.config import IMAGE_OBJECTIVES, PRETRAINING
 from ticketry.errors import ConfigError, UnknownNameError, unknown_name_message
 from ticketry.metrics import METRICS
+from ticketry.metrics.registry import USUAL
 
 if TYPE_CHECKING:
     from ticketry.tasks.base import TaskData
@@ -65,7 +66,28 @@ def register_task(task: TaskInfo) -> TaskInfo:
     if faults:
         raise ConfigError(faults)
     TASKS[task.name] = task
+    if task.objective == "image-classification":
+        for objective in PRETRAINING:
+            TASKS[f"{objective}/{task.name}"] = _pretraining(task, objective)
     return task
+
+
+def _pretraining(task: TaskInfo, objective: str) -> TaskInfo:
+    """Return the task of pre-training on another's images."""
+
+    def load(*, split_seed: int, say: Say) -> TaskData:
+        from ticketry.tasks.pretraining import as_pretraining
+
+        return as_pretraining(task.load(split_seed=split_seed, say=say), objective)
+
+    return TaskInfo(
+        f"{objective}/{task.name}",
+        f"pre-training by {objective} on {task.name}",
+        USUAL[objective],
+        load,
+        objective,
+        task.unavailable,
+    )
 
 
 def _rated(name: str, file: str, description: str, *, polarity: bool, by_document: bool) -> None:

@@ -1,0 +1,30 @@
+"""Pre-training with labels: classes are learned, and features are read as those of the others."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ticketry.models.loading import BaseRef
+from ticketry.recipes import Recipe
+from ticketry.tasks.base import TaskData
+from ticketry.tasks.contrastive import probe
+from ticketry.tasks.images import ImageClassification
+from ticketry.tasks.retrieval import gallery_rows
+from ticketry.tasks.workload import Evaluation, SplitName
+
+
+class SupervisedPretraining(ImageClassification):
+    """Learn the classes of images; the score is retrieval, as that of the unsupervised ones."""
+
+    def __init__(self, base: BaseRef, data: TaskData, recipe: Recipe) -> None:
+        super().__init__(base, data, recipe)
+        self._gallery = gallery_rows(len(data.train))
+
+    def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
+        """Score a model by retrieval.
+
+        Raises:
+            TrainingError: the model's features are not finite.
+        """
+        images = self._splits["train"][0][self._gallery]
+        return probe(self, model, split, images, self._gallery, self._splits[split][0])
