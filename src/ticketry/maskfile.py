@@ -13,12 +13,13 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from ticketry.core.codec import decode_bits, encode_bits
+from ticketry.core.codec import GAPS, decode_bits, encode_bits
 from ticketry.core.mask import Mask
 from ticketry.errors import MaskError, TicketError
 
 FORMAT = "ticketry-mask"
-VERSION = 1
+VERSIONS = ("1", "2")
+"""The second has gaps (:data:`ticketry.core.codec.GAPS`); a mask without them is of the first."""
 _MOST_GROWTH = 64
 _ALWAYS_ALLOWED_BYTES = 256 << 20
 """Tensors kept or pruned whole take a byte each, so the decoded size is bounded on its own."""
@@ -35,7 +36,7 @@ def dump_mask(mask: Mask) -> bytes:
     shapes = {name: list(mask.shape(name)) for name in mask}
     metadata = {
         "format": FORMAT,
-        "version": str(VERSION),
+        "version": VERSIONS[any(int(blob[0]) >= GAPS for blob in blobs.values())],
         "shapes": json.dumps(shapes, sort_keys=True, separators=(",", ":")),
         "digest": mask.digest(),
     }
@@ -73,10 +74,10 @@ def load_mask(data: bytes, *, what: str = "the mask file") -> Mask:
             f"{what} is a safetensors file, but not a ticketry mask: its metadata lacks "
             f"format={FORMAT!r}."
         )
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in VERSIONS:
         raise TicketError(
-            f"{what} has mask version {metadata.get('version')!r}; this ticketry reads version "
-            f"{VERSION}. Update ticketry, or save the ticket again with this one."
+            f"{what} has mask version {metadata.get('version')!r}; this ticketry reads versions "
+            f"{' and '.join(VERSIONS)}. Update ticketry, or save the ticket again with this one."
         )
     try:
         entries = {name: bytes(entry["data"]) for name, entry in deserialize(data)}
