@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ticketry import plugin
+
 __version__ = "0.1.0"
 __all__ = [
     "Mask",
@@ -13,6 +15,7 @@ __all__ = [
     "__version__",
     "connect",
     "find",
+    "load_packed",
     "train",
     "verify",
 ]
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from ticketry.api import connect, find, train, verify
     from ticketry.callback import TicketCallback
     from ticketry.core.mask import Mask
+    from ticketry.packed.loading import load_packed
     from ticketry.ticket import Ticket
     from ticketry.verdict import Verdict
 
@@ -29,6 +33,7 @@ _HOMES = {
     "verify": "ticketry.api",
     "train": "ticketry.api",
     "connect": "ticketry.api",
+    "load_packed": "ticketry.packed.loading",
     "Ticket": "ticketry.ticket",
     "TicketCallback": "ticketry.callback",
     "Mask": "ticketry.core.mask",
@@ -43,3 +48,6 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+plugin.install()

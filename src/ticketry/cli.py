@@ -17,6 +17,7 @@ from ticketry import (
     cli_compare,
     cli_connect,
     cli_models,
+    cli_packed,
     cli_runtime,
     cli_study,
     cli_tickets,
@@ -297,6 +298,7 @@ cli_connect.register(app)
 cli_study.register(app)
 cli_runtime.register(app)
 cli_models.register(app)
+cli_packed.register(app)
 
 
 INTERRUPTED = 130

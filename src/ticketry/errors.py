@@ -94,7 +94,7 @@ class MaskError(InputError):
 
 
 class PackedError(InputError):
-    """A packed sparse matrix that is damaged, or that does not fit its layer or its input."""
+    """A packed matrix or model that is damaged, or that does not fit its layer or its input."""
 
 
 class TicketError(InputError):

@@ -23,6 +23,8 @@ from ticketry.errors import TrainingError
 from ticketry.files import pretty_json, sha256_bytes
 from ticketry.maskfile import dump_mask, load_mask
 from ticketry.metrics import get_metric
+from ticketry.packed import form
+from ticketry.packed.quantizer import TicketryConfig
 from ticketry.recipes import Recipe
 from ticketry.recordform import check_output
 from ticketry.search import Sizes
@@ -64,6 +66,7 @@ class Targets:
         self._prepare_line()
         self._prepare_checkpoint()
         self._prepare_data()
+        self._prepare_packed()
         self.cases: dict[str, tuple[int, Case]] = {
             "mask, bytes": (24, self.mask_case),
             "mask, header": (20, self.mask_header_case),
@@ -78,6 +81,9 @@ class Targets:
             "manifest": (5, self.manifest_case),
             "checkpoint": (6, self.checkpoint_case),
             "prepared data": (8, self.data_case),
+            "packed model, bytes or header": (8, self.packed_case),
+            "packed model, right parts of wrong content": (8, self.packed_parts_case),
+            "packed model, configuration": (2, self.packed_config_case),
         }
 
     # --- masks and weights -----------------------------------------------------------------------
@@ -324,6 +330,70 @@ class Targets:
             torch.equal(found.tensors[n], t) for n, t in self.state.tensors.items()
         )
         return EQUAL if same and found.step == 2 else OTHER
+
+    # --- packed models ---------------------------------------------------------------------------
+
+    def _prepare_packed(self) -> None:
+        from safetensors.torch import save
+
+        draw = torch.Generator().manual_seed(0)
+        self.packed_tensors = {"bias": torch.ones(3)}
+        for name, kind, density in (("a", "fp32", 0.5), ("b", "int8", 0.3), ("c", "bf16", 0.01)):
+            weight = torch.randn(20, 30, generator=draw)
+            mask = torch.rand(20, 30, generator=draw) < density
+            self.packed_tensors |= form.pack_tensor(name, weight, mask, kind)
+        self.packed_bytes = save(self.packed_tensors, form.metadata())
+        self.packed_path = self.folder / "packed.safetensors"
+        self.packed_found = None
+        assert self._packed(self.packed_bytes) == OTHER
+        self.packed_config = {"quant_method": "ticketry", "format_version": 1, "values": "int8",
+                              "sparse": False, "kept": 5, "prunable": 10}  # fmt: skip
+
+    def _packed(self, data: bytes) -> str:
+        """Check the file, and unpack what a model of these sizes would."""
+        self.packed_path.write_bytes(data)
+        with form.open_packed(self.packed_path) as file:
+            entries = file.check()
+            found = {name: file.tensor(name) for name in file.others}
+            for entry in entries:
+                if entry.numel <= 1 << 20:
+                    found[entry.name] = form.unpack_tensor(*file.parts(entry.name), entry.name)
+        before, self.packed_found = self.packed_found, self.packed_found or found
+        same = (
+            before is not None
+            and found.keys() == before.keys()
+            and all(torch.equal(found[name], tensor) for name, tensor in before.items())
+        )
+        return EQUAL if same else OTHER
+
+    def packed_case(self, draw: random.Random) -> str:
+        how = draw.choice([mutate_bytes, mutate_header])
+        return self._packed(how(self.packed_bytes, draw))
+
+    def packed_parts_case(self, draw: random.Random) -> str:
+        from safetensors.torch import save
+
+        tensors = dict(self.packed_tensors)
+        name = draw.choice(sorted(tensors))
+        if draw.random() < 0.6 and name.endswith(".mask_bits"):
+            data = mutate_bytes(tensors[name].numpy().tobytes(), draw)
+            tensors[name] = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)
+        else:
+            tensor = tensors.pop(name)
+            odd = [None, tensor.reshape(-1)[:-1], tensor.double(), torch.zeros(0), tensor[None],
+                   torch.full_like(tensor, 127), tensor.to(torch.int8)]  # fmt: skip
+            if (found := draw.choice(odd)) is not None:
+                tensors[draw.choice([name, name, *self.packed_tensors])] = found
+        data = save({n: t.clone().contiguous() for n, t in tensors.items()}, form.metadata())
+        return self._packed(data)
+
+    def packed_config_case(self, draw: random.Random) -> str:
+        found = mutate_json(self.packed_config, places(self.packed_config), draw)
+        if not isinstance(found, dict):
+            return REFUSED
+        config = TicketryConfig.from_dict(found)
+        assert type(config.sparse) is bool
+        return EQUAL if config.to_dict() == self.packed_config else OTHER
 
     # --- data ------------------------------------------------------------------------------------
 

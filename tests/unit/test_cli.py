@@ -33,6 +33,7 @@ def test_help_names_every_verb(run) -> None:
         "connect",
         "doctor",
         "bench",
+        "pack",
     ):
         assert verb in shown.out
     assert run("--version").out.startswith("ticketry 0.1.0")

@@ -173,7 +173,9 @@ def test_wrong_versions(folder: Path) -> None:
 
 def test_a_mask_of_another_version(ticket: Ticket) -> None:
     data = dump_mask(ticket.mask).replace(b'"version":"1"', b'"version":"7"')
-    with pytest.raises(TicketError, match="has mask version '7'; this ticketry reads versions 1 and 2"):
+    with pytest.raises(
+        TicketError, match="has mask version '7'; this ticketry reads versions 1 and 2"
+    ):
         load_mask(data)
 
 

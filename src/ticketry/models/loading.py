@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from ticketry.config import fingerprint
 from ticketry.core.mask import Mask
 from ticketry.core.scope import resolve_scope
-from ticketry.errors import MaskError, ModelError, ScopeError
+from ticketry.errors import InputError, MaskError, ModelError, ScopeError
 from ticketry.models.families import FAMILIES, matching, scope_rule
 from ticketry.models.sources import (
     TIMM,
@@ -314,7 +314,7 @@ def loading(base: BaseRef) -> Iterator[None]:
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             yield
-    except (ModelError, MemoryError):
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # transformers raises a dozen kinds for files that do not fit
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -19,7 +19,9 @@ from ticketry.models.packaged import PACKAGED, fetch_packaged
 from ticketry.models.sizes import check_sizes
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json")
+PACKED_FILE = "packed.safetensors"
+"""Of a packed model (:mod:`ticketry.packed`), which transformers reads after `import ticketry`."""
+WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", PACKED_FILE)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 PROJECTION_FILE = "projection.safetensors"
 """The projection head beside a base that `ticketry pretrain` wrote."""
