@@ -89,7 +89,7 @@ class Packing:
         return {**asdict(self), "sparsity": self.sparsity, "ratio": self.ratio}
 
 
-def pack_folder(model: str, out: Path, values: str | None = None) -> Packing:
+def pack_folder(model: str | Path, out: str | Path, values: str | None = None) -> Packing:
     """Write a sparse model as masks and kept values.
 
     Args:
@@ -104,6 +104,7 @@ def pack_folder(model: str, out: Path, values: str | None = None) -> Packing:
     """
     if values is not None:
         kept_values.check_kind(values)
+    model, out = str(model), Path(out)
     base = resolve(model)
     _check_target(out)
     config = read_config(base)
