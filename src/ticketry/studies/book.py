@@ -21,7 +21,7 @@ PAPER_FILE = "paper.yaml"
 READING_FILE = "reading.md"
 _HEAD = """# Results
 
-Studies of the BERT paper's rows at the embedded scale (MiniLM and the packaged tasks), written by
+Studies of the papers' rows (B-: BERT, C-: computer vision) at the embedded scale, written by
 `make results` from the records under `results/`, beside the paper's numbers for the same row.
 Models, data and budgets differ, so numbers are not to be compared one by one; what is compared is
 which mask beats which. A study that is not whole says how much of it is there.
