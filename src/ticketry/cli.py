@@ -254,6 +254,7 @@ def inspect(
 @app.command()
 def tasks(as_json: flags.Json = False) -> None:
     """List the named tasks."""
+    from ticketry.config import PRETRAINING
     from ticketry.tasks.registry import TASKS
 
     rows = [
@@ -270,10 +271,16 @@ def tasks(as_json: flags.Json = False) -> None:
     if as_json:
         print_json({"tasks": rows})
         return
+    images = dict.fromkeys(
+        str(row["name"]).partition("/")[2] for row in rows if row["objective"] in PRETRAINING
+    )
     for row in rows:
+        if row["objective"] in PRETRAINING:
+            continue
         missing = f" [unavailable: {row['unavailable']}]" if row["unavailable"] else ""
         line = f"{row['name']:<20} {row['metric']:<11} ±{row['margin']:<6} {row['description']}"
         echo(line + missing)
+    echo(f"{', '.join(f'{name}/…' for name in PRETRAINING)}: pre-training on {', '.join(images)}")
 
 
 @app.command()
