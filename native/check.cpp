@@ -130,6 +130,92 @@ int64_t layers(Draw draw) {
   return right;
 }
 
+// Whole encoders on exact-size buffers: those of the kernels one by one.
+template <typename Draw>
+int64_t encoders(Draw draw, const std::vector<Case>& squares) {
+  int64_t right = 0;
+  for (int i = 0; i < 24; ++i) {
+    const auto batch = static_cast<int64_t>(1 + draw(5)), length = static_cast<int64_t>(1 + draw(90));
+    const int64_t heads = 2, size = 24, hidden = 48, inner = 48, tokens = batch * length;
+    const auto fill = [&draw](int64_t count) {
+      std::vector<float> found(static_cast<size_t>(count));
+      for (float& value : found) value = static_cast<float>(draw(2001)) / 1000.0f - 1.0f;
+      return found;
+    };
+    const std::vector<float> input = fill(tokens * hidden), bias = fill(tokens), add = fill(hidden);
+    const std::vector<float> weight = fill(hidden), shift = fill(hidden);
+    const std::vector<float> dense = fill(hidden * hidden);
+    ticketry_layer layer[2];
+    for (ticketry_layer& one : layer) {
+      for (ticketry_matrix& matrix : one.matrices) {
+        const Case& from = squares[draw(squares.size())];
+        matrix = {from.packed.data(), static_cast<int64_t>(from.packed.size()), add.data()};
+        if (draw(4) == 0) matrix = {dense.data(), -1, add.data()};
+      }
+      for (int n = 0; n < 2; ++n) {
+        one.norm_weight[n] = weight.data();
+        one.norm_bias[n] = shift.data();
+      }
+    }
+    for (int32_t isa = 0; isa < 4; ++isa) {
+      if (!ticketry_has(isa)) continue;
+      const auto turned_input = turned(input, tokens, hidden);
+      std::vector<float> state = turned_input, parts[6], found(input.size()), three(input.size());
+      for (const ticketry_layer& one : layer) {
+        const auto multiply = [&](int which, const std::vector<float>& from) {
+          const ticketry_matrix& matrix = one.matrices[which];
+          std::vector<float>& to = parts[which];
+          to.assign(from.size(), 0.0f);
+          if (matrix.bytes >= 0)
+            return ticketry_multiply(isa, matrix.data, matrix.bytes, hidden, hidden, from.data(),
+                                     tokens, TICKETRY_FEATURES_FIRST, tokens, matrix.bias,
+                                     which == 4 ? TICKETRY_RELU : TICKETRY_NONE, to.data(), tokens,
+                                     TICKETRY_FEATURES_FIRST, 1);
+          for (int64_t r = 0; r < hidden; ++r)
+            for (int64_t t = 0; t < tokens; ++t) {
+              double sum = static_cast<double>(add[static_cast<size_t>(r)]);
+              for (int64_t c = 0; c < hidden; ++c)
+                sum += static_cast<double>(dense[static_cast<size_t>(r * hidden + c)]) *
+                       static_cast<double>(from[static_cast<size_t>(c * tokens + t)]);
+              to[static_cast<size_t>(r * tokens + t)] =
+                  which == 4 && sum < 0 ? 0.0f : static_cast<float>(sum);
+            }
+          return static_cast<int32_t>(TICKETRY_OK);
+        };
+        std::vector<float> context(input.size()), mixed(input.size());
+        int32_t status = multiply(0, state) | multiply(1, state) | multiply(2, state);
+        status |= ticketry_attend(isa, parts[0].data(), parts[1].data(), parts[2].data(), tokens,
+                                  batch, length, heads, size, bias.data(), 0.2f, context.data(), 1);
+        status |= multiply(3, context);
+        status |= ticketry_add_norm(isa, parts[3].data(), state.data(), hidden, tokens,
+                                    weight.data(), shift.data(), 1e-5f, mixed.data(), 1);
+        status |= multiply(4, mixed) | multiply(5, parts[4]);
+        status |= ticketry_add_norm(isa, parts[5].data(), mixed.data(), hidden, tokens,
+                                    weight.data(), shift.data(), 1e-5f, state.data(), 1);
+        if (status != TICKETRY_OK) return -1;
+      }
+      for (std::vector<float>* to : {&found, &three})
+        if (ticketry_encode(isa, layer, 2, input.data(), batch, length, heads, size, inner,
+                            bias.data(), 0.2f, 1e-5f, TICKETRY_RELU, to->data(),
+                            to == &found ? 1 : 3) != TICKETRY_OK)
+          return -1;
+      const std::vector<float> expected = turned(state, hidden, tokens);
+      for (size_t j = 0; j < found.size(); ++j)
+        if (fabsf(found[j] - expected[j]) > 1e-3f || found[j] != three[j]) return -1;
+      ++right;
+      // A damaged matrix: an error, or any numbers.
+      std::vector<uint8_t> damaged = squares[0].packed;
+      for (int hits = 0; hits < 3; ++hits)
+        damaged[draw(damaged.size())] = static_cast<uint8_t>(draw(256));
+      ticketry_layer other = layer[0];
+      other.matrices[draw(6)] = {damaged.data(), static_cast<int64_t>(damaged.size()), add.data()};
+      ticketry_encode(isa, &other, 1, input.data(), batch, length, heads, size, inner, nullptr, 0.2f,
+                      1e-5f, TICKETRY_GELU, found.data(), 2);
+    }
+  }
+  return right;
+}
+
 bool same(float a, float b) {
   if (isnan(a) || isnan(b)) return isnan(a) && isnan(b);
   return a == b || fabsf(a - b) <= 1e-4f * (1 + fabsf(b));
@@ -146,9 +232,11 @@ int main(int count, char** paths) {
     state ^= state << 17;
     return state % below;
   };
+  std::vector<Case> squares;  // of which encoders are made
   int64_t whole = 0, refused = 0, passed = 0;
   for (int i = 1; i < count; ++i) {
     const Case one = read(paths[i]);
+    if (one.sizes[0] == 48 && one.sizes[1] == 48) squares.push_back(one);
     std::vector<float> output;
     const auto bytes = static_cast<int64_t>(one.packed.size());
     if (ticketry_check(one.packed.data(), bytes, one.sizes[0], one.sizes[1]) != TICKETRY_OK) {
@@ -196,6 +284,10 @@ int main(int count, char** paths) {
   }
   if (layers(draw) < 40) {
     fprintf(stderr, "attention or normalisation is wrong\n");
+    return 1;
+  }
+  if (!squares.empty() && encoders(draw, squares) < 24) {
+    fprintf(stderr, "an encoder is wrong\n");
     return 1;
   }
   printf("%lld products right, %lld damaged matrices refused, %lld read without a fault\n",

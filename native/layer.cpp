@@ -67,16 +67,16 @@ void norm(void* context, int64_t tile) {
   auto& call = *static_cast<Norm*>(context);
   const int64_t first = tile * TOKENS;
   const int64_t width = call.tokens - first < TOKENS ? call.tokens - first : TOKENS;
-  float* values = scratch_of(call.features * TOKENS);
+  float* values = scratch_of(2 * call.features * TOKENS);
   if (values == nullptr) {
     call.status.store(TICKETRY_NO_MEMORY);
     return;
   }
+  float* residual = values + call.features * TOKENS;
   take(call.input + first, call.tokens, call.features, width, values);
-  for (int64_t f = 0; f < call.features; ++f)
-    for (int64_t t = 0; t < width; ++t)
-      values[f * TOKENS + t] += call.residual[f * call.tokens + first + t];
-  call.kernels->normalise(values, call.features, call.weight, call.bias, call.eps);
+  take(call.residual + first, call.tokens, call.features, width, residual);
+  call.kernels->add_norm(values, residual, call.features, TOKENS / call.kernels->lanes, call.weight,
+                         call.bias, call.eps);
   put(values, call.tokens, call.features, width, call.output + first);
 }
 

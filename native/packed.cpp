@@ -12,15 +12,19 @@ int32_t open(const void* packed, int64_t bytes, int64_t rows, int64_t columns, M
   if (bytes < static_cast<int64_t>(sizeof(Header))) return TICKETRY_DAMAGED;
   const auto* start = static_cast<const uint8_t*>(packed);
   const auto* header = reinterpret_cast<const Header*>(start);
-  if (header->magic != MAGIC || header->version != VERSION || header->values != 0 ||
+  if (header->magic != MAGIC || header->version != VERSION || header->values > INT8 ||
       header->zero != 0)
     return TICKETRY_DAMAGED;
+  static const int64_t sizes[] = {4, 2, 1};
+  const int64_t value_bytes = sizes[header->values];
+  const int64_t scales = header->values == INT8 ? rows : 0;
   if (header->panel < 1 || header->panel > MOST || header->block < 1 || header->block > MOST)
     return TICKETRY_DAMAGED;
   if (header->rows != rows || header->columns != columns) return TICKETRY_MISFIT;
   // Each part is at most as large as the whole, so no sum below can overflow.
   if (header->kept < 0 || header->kept > bytes || header->segments < 0 ||
-      header->segments > bytes || header->groups > bytes || rows > (INT64_MAX >> 16) ||
+      header->segments > bytes || header->groups > bytes || scales > bytes ||
+      rows > (INT64_MAX >> 16) ||
       columns > (INT64_MAX >> 16))
     return TICKETRY_DAMAGED;
   const int64_t panels = (rows + header->panel - 1) / header->panel;
@@ -30,13 +34,16 @@ int32_t open(const void* packed, int64_t bytes, int64_t rows, int64_t columns, M
   const int64_t expected = static_cast<int64_t>(sizeof(Header)) +
                            (cells + 1) * static_cast<int64_t>(sizeof(Cell)) +
                            header->groups * static_cast<int64_t>(sizeof(Group)) +
-                           header->kept * 4 + header->kept + header->segments;
+                           scales * 4 + header->kept * (value_bytes + 1) + header->segments;
   if (expected != bytes) return TICKETRY_DAMAGED;
   found->header = header;
   found->cells = reinterpret_cast<const Cell*>(start + sizeof(Header));
   found->groups = reinterpret_cast<const Group*>(found->cells + cells + 1);
-  found->values = reinterpret_cast<const float*>(found->groups + header->groups);
-  found->columns = reinterpret_cast<const uint8_t*>(found->values + header->kept);
+  const auto* after = reinterpret_cast<const float*>(found->groups + header->groups);
+  found->scales = scales > 0 ? after : nullptr;
+  found->values = reinterpret_cast<const uint8_t*>(after + scales);
+  found->value_bytes = value_bytes;
+  found->columns = found->values + header->kept * value_bytes;
   found->rows = found->columns + header->kept;
   found->panels = panels;
   found->blocks = blocks;
@@ -54,6 +61,7 @@ int32_t open(const void* packed, int64_t bytes, int64_t rows, int64_t columns, M
       segment += one.rows;
     }
     if (value > header->kept || segment > header->segments) return TICKETRY_DAMAGED;
+    if (value - cell.value > MOST * MOST) return TICKETRY_DAMAGED;  // some weight is there twice
   }
   const Cell& last = found->cells[cells];
   if (last.value != value || last.segment != segment || last.group != group) return TICKETRY_DAMAGED;

@@ -1,6 +1,6 @@
 // The packed form of a sparse matrix. src/ticketry/runtime/packing.py writes it and says why.
 //
-// header | cells (one more than there are) | groups | values | columns | rows
+// header | cells (one more than there are) | groups | scales | values | columns | rows
 //
 // The matrix is cut into panels of at most 256 rows and blocks of at most 256 columns; a cell is a
 // block of a panel, panels outermost. In a cell, rows with equally many kept weights form a group.
@@ -13,13 +13,19 @@
 namespace ticketry {
 
 constexpr uint32_t MAGIC = 0x50534b54;  // "TKSP"
-constexpr uint32_t VERSION = 1;         // of the packed form
+constexpr uint32_t VERSION = 2;         // of the packed form
 constexpr int64_t MOST = 256;           // rows of a panel, columns of a block
+
+enum Values : uint32_t {
+  FLOAT32 = 0,
+  BFLOAT16 = 1,
+  INT8 = 2,  // times a float32 scale for each row of the matrix; the scales stand before the values
+};
 
 struct Header {
   uint32_t magic;
   uint32_t version;
-  uint32_t values;  // 0: float32
+  uint32_t values;  // how they are stored: one of the numbers below
   uint32_t panel;   // rows of each panel but the last
   uint32_t block;   // columns of each block but the last
   uint32_t groups;
@@ -47,11 +53,13 @@ struct Matrix {
   const Header* header;
   const Cell* cells;
   const Group* groups;
-  const float* values;
+  const float* scales;    // null where the values need none
+  const uint8_t* values;  // of `value_bytes` each
   const uint8_t* columns;
   const uint8_t* rows;
   int64_t panels;
   int64_t blocks;
+  int64_t value_bytes;
 };
 
 // Finds the parts and checks every count and offset: after this, no pointer leaves the bytes.
@@ -65,11 +73,12 @@ struct Kernels {
   int lanes;
   int most;                    // vectors of a tile
   const uint8_t* vectors;      // for each number of vectors up to `most`, that which is used
-  // Adds a cell's products to the panel's sums. Indexed by the number of vectors.
+  // Adds a cell's products to the panel's sums, or to `start` (256 of them) where that is not null:
+  // a row's sums are then written for the first time. Indexed by the number of vectors.
   void (*const* cell)(const Group*, int32_t, const uint8_t* rows, const uint8_t* columns,
-                      const float* values, const float* input, float* sums);
+                      const float* values, const float* input, const float* start, float* sums);
   void (*token)(const Group*, int32_t, const uint8_t* rows, const uint8_t* columns,
-                const float* values, const float* input, float* sums);
+                const float* values, const float* input, const float* start, float* sums);
   void (*activate)(float* values, int64_t count, int32_t activation);
   // target[c][r] = source[r][c]
   void (*transpose)(const float* source, int64_t source_stride, float* target,
@@ -79,15 +88,35 @@ struct Kernels {
   void (*attend)(const float* queries, const float* keys, const float* values, int64_t stride,
                  int64_t length, int64_t size, const float* bias, float scaling, float* scores,
                  float* found);
-  // Normalises each of 32 tokens of [features][32] over its features.
-  void (*normalise)(float* values, int64_t features, const float* weight, const float* bias,
-                    float eps);
+  // values = LayerNorm(values + residual) of each token, both [features][vectors * lanes].
+  void (*add_norm)(float* values, const float* residual, int64_t features, int64_t vectors,
+                   const float* weight, const float* bias, float eps);
+  // Writes stored values as float32, without their scales.
+  void (*widen)(uint32_t kind, const uint8_t* values, int64_t count, float* target);
+  // target = weight · input + bias, for a dense weight [rows][columns]; the others are
+  // [..][vectors * lanes].
+  void (*dense)(const float* weight, int64_t rows, int64_t columns, const float* bias,
+                const float* input, int64_t vectors, float* target);
 };
 
 // What this machine has of an instruction set, or null.
 const Kernels* kernels_of(int32_t isa);
-// Memory of the calling thread, kept between calls; null if there is none.
-float* scratch_of(int64_t floats);
+// Memory of the calling thread, kept between calls, one piece a use; null if there is none.
+enum Use { TILES, WIDENED, SHARED, USES };
+float* scratch_of(int64_t floats, Use use = TILES);
+
+// Tokens whose activations lie together as [features][padded]; padded = vectors * lanes, or one token
+// where `vectors` is zero.
+struct Tokens {
+  const float* input;  // [columns + 256][padded]
+  float* sums;         // room for 256 rows
+  int64_t vectors;
+};
+
+// One panel of activation(matrix · input + bias), for several pieces of tokens at once: the weights
+// are read from memory once. False if there was no memory.
+bool multiply_panel(const Kernels& kernels, const Matrix& matrix, int64_t panel, const float* bias,
+                    int32_t activation, const Tokens* pieces, int64_t count);
 
 const Kernels* plain_kernels();
 const Kernels* neon_kernels();

@@ -53,11 +53,60 @@ struct Scratch {
   }
 };
 
-thread_local Scratch scratch;
+thread_local Scratch scratch[USES];
 
 }  // namespace
 
-float* scratch_of(int64_t floats) { return scratch.at_least(static_cast<size_t>(floats)); }
+float* scratch_of(int64_t floats, Use use) {
+  return scratch[use].at_least(static_cast<size_t>(floats));
+}
+
+bool multiply_panel(const Kernels& kernels, const Matrix& matrix, int64_t panel, const float* bias,
+                    int32_t activation, const Tokens* pieces, int64_t count) {
+  const Header& header = *matrix.header;
+  const int64_t row = panel * header.panel;
+  const int64_t rows = header.rows - row < header.panel ? header.rows - row : header.panel;
+  const bool biased = bias != nullptr && matrix.scales == nullptr;
+  float start[MOST] = {};  // rows may be any byte
+  if (biased) memcpy(start, bias + row, static_cast<size_t>(rows) * sizeof(float));
+  bool written[MOST] = {};
+  for (int64_t block = 0; block < matrix.blocks; ++block) {
+    const Cell* cell = matrix.cells + panel * matrix.blocks + block;
+    const uint8_t* stored = matrix.values + cell->value * matrix.value_bytes;
+    const uint8_t* of = matrix.rows + cell->segment;
+    const auto* values = reinterpret_cast<const float*>(stored);
+    if (header.values != FLOAT32) {
+      float* wide = scratch_of(MOST * MOST, WIDENED);
+      if (wide == nullptr) return false;
+      kernels.widen(header.values, stored, cell[1].value - cell->value, wide);
+      values = wide;
+    }
+    // A damaged cell may name a row twice; only the first block's rows start anew.
+    for (int32_t s = 0; block == 0 && s < cell[1].segment - cell->segment; ++s) written[of[s]] = true;
+    for (int64_t i = 0; i < count; ++i) {
+      const Tokens& piece = pieces[i];
+      const int64_t padded = piece.vectors == 0 ? 1 : piece.vectors * kernels.lanes;
+      const auto kernel = piece.vectors == 0 ? kernels.token : kernels.cell[piece.vectors];
+      for (int64_t r = 0; block == 0 && r < rows; ++r)
+        for (int64_t t = 0; t < padded && !written[r]; ++t) piece.sums[r * padded + t] = start[r];
+      kernel(matrix.groups + cell[0].group, cell[1].group - cell[0].group, of,
+             matrix.columns + cell->value, values, piece.input + block * header.block * padded,
+             block == 0 ? start : nullptr, piece.sums);
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t padded = pieces[i].vectors == 0 ? 1 : pieces[i].vectors * kernels.lanes;
+    float* sums = pieces[i].sums;
+    for (int64_t r = 0; matrix.blocks == 0 && r < rows; ++r)
+      for (int64_t t = 0; t < padded; ++t) sums[r * padded + t] = start[r];
+    for (int64_t r = 0; matrix.scales != nullptr && r < rows; ++r) {
+      const float scale = matrix.scales[row + r], add = bias == nullptr ? 0.0f : bias[row + r];
+      for (int64_t t = 0; t < padded; ++t) sums[r * padded + t] = sums[r * padded + t] * scale + add;
+    }
+    if (activation != TICKETRY_NONE) kernels.activate(sums, rows * padded, activation);
+  }
+  return true;
+}
 
 namespace {
 
@@ -145,18 +194,11 @@ void work(void* context, int64_t item) {
   for (int64_t panel = share * matrix.panels / call.shares; panel < last; ++panel) {
     const int64_t row = panel * header.panel;
     const int64_t rows = header.rows - row < header.panel ? header.rows - row : header.panel;
-    for (int64_t r = 0; r < rows; ++r) {
-      const float start = call.bias == nullptr ? 0.0f : call.bias[row + r];
-      for (int64_t t = 0; t < padded; ++t) sums[r * padded + t] = start;
+    const Tokens piece = {input, sums, vectors};
+    if (!multiply_panel(kernels, matrix, panel, call.bias, call.activation, &piece, 1)) {
+      call.status.store(TICKETRY_NO_MEMORY);
+      return;
     }
-    for (int64_t block = 0; block < matrix.blocks; ++block) {
-      const Cell* cell = matrix.cells + panel * matrix.blocks + block;
-      const auto kernel = vectors == 0 ? kernels.token : kernels.cell[vectors];
-      kernel(matrix.groups + cell[0].group, cell[1].group - cell[0].group,
-             matrix.rows + cell->segment, matrix.columns + cell->value, matrix.values + cell->value,
-             input + block * header.block * padded, sums);
-    }
-    if (call.activation != TICKETRY_NONE) kernels.activate(sums, rows * padded, call.activation);
     scatter(call, first, width, padded, row, rows, sums);
   }
 }

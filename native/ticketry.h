@@ -10,7 +10,7 @@
 #endif
 
 // Raised with every change of this interface; Python refuses another one.
-#define TICKETRY_ABI 2
+#define TICKETRY_ABI 3
 
 enum ticketry_status {
   TICKETRY_OK = 0,
@@ -64,3 +64,25 @@ TICKETRY_API int32_t ticketry_add_norm(int32_t isa, const float* input, const fl
                                        int64_t features, int64_t tokens, const float* weight,
                                        const float* bias, float eps, float* output,
                                        int32_t threads);
+
+// A matrix of an encoder layer: packed, or dense float32 [rows, columns] where `bytes` is negative.
+struct ticketry_matrix {
+  const void* data;
+  int64_t bytes;
+  const float* bias;
+};
+
+// A layer like BERT's: query, key, value, attention output, and the two of the feed-forward part.
+struct ticketry_layer {
+  struct ticketry_matrix matrices[6];
+  const float* norm_weight[2];
+  const float* norm_bias[2];
+};
+
+// A whole encoder like BERT's: input and output are [batch, length, heads * size]; `inner` is the
+// width of the feed-forward part and `bias` as in ticketry_attend. At most `threads` threads work.
+TICKETRY_API int32_t ticketry_encode(int32_t isa, const struct ticketry_layer* layers, int64_t count,
+                                     const float* input, int64_t batch, int64_t length,
+                                     int64_t heads, int64_t size, int64_t inner, const float* bias,
+                                     float scaling, float eps, int32_t activation, float* output,
+                                     int32_t threads);

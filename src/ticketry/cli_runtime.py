@@ -36,12 +36,15 @@ def bench(
     length: Annotated[int, typer.Option(help="Tokens of each.")] = 128,
     threads: Annotated[int | None, typer.Option(help="Default: torch's number.")] = None,
     rounds: Annotated[int, typer.Option(help="How often each model runs, in turns.")] = 15,
+    values: Annotated[
+        str, typer.Option(help="How kept weights are stored: fp32, bf16 or int8.")
+    ] = "fp32",
     as_json: flags.Json = False,
 ) -> None:
     """Measure dense against sparse on this machine: the whole model, and each layer."""
     from ticketry import speed
 
-    workload = speed.Workload(batch, length, threads, rounds)
+    workload = speed.Workload(batch, length, threads, rounds, values)
     found = speed.bench(ticket_or_model, workload, note, revision)
     if as_json:
         print_json(found)

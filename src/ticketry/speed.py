@@ -28,12 +28,14 @@ class Workload:
         length: tokens of each; images have their own size.
         threads: None leaves torch's number.
         rounds: how often each model runs, in turns.
+        values: how kept weights are stored; see :func:`ticketry.runtime.accelerating.accelerate`.
     """
 
     batch: int = 1
     length: int = 128
     threads: int | None = None
     rounds: int = 15
+    values: str = "fp32"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -87,9 +89,9 @@ def _bench(dense: Any, mask: Any, workload: Workload) -> dict[str, Any]:
     tokens = workload.batch * workload.length
     sparse = copy.deepcopy(dense)
     if mask is None:
-        layers = accelerate(sparse, tokens=tokens)
+        layers = accelerate(sparse, tokens=tokens, values=workload.values)
     else:
-        layers = accelerate_ticket(sparse, mask, tokens)
+        layers = accelerate_ticket(sparse, mask, tokens, workload.values)
     inputs = inputs_for(dense, workload)
     models = {"dense": dense, "sparse": sparse}
     seconds: dict[str, list[float]] = {which: [] for which in models}

@@ -326,20 +326,20 @@ class Ticket:
         apply_mask_(model, self.mask)
         return model
 
-    def accelerate(self, model: nn.Module, *, tokens: int = 128) -> nn.Module:
-        """Swap the pruned matrices of ``model`` for packed ones where that is faster, in place.
+    def accelerate(self, model: nn.Module, *, tokens: int = 128, values: str = "fp32") -> nn.Module:
+        """Swap the pruned matrices for packed ones where that is faster, in place.
 
         Args:
-            model: with this ticket's zeros, on a CPU, in evaluation mode; see ``docs/deploy.md``.
+            model: with this ticket's zeros, on a CPU, in evaluation mode.
             tokens: batch × tokens at which dense and sparse are compared on this machine.
+            values: how kept weights are stored: ``"fp32"``, or rounded to ``"bf16"`` or ``"int8"``.
 
         Raises:
-            ModelError: the model is in training mode or lacks a pruned matrix.
-            MaskError: it has weights where the ticket prunes.
+            ModelError, MaskError: the model is in training mode or not this ticket's.
         """
         from ticketry.runtime.tickets import accelerate_ticket
 
-        accelerate_ticket(model, self.mask, tokens)
+        accelerate_ticket(model, self.mask, tokens, values)
         return model
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModel, BertForSequenceClassification
 
 from architectures import ARCHITECTURES, IMAGES
 from ticketry.core.select import select_global
-from ticketry.errors import MaskError, ModelError
+from ticketry.errors import MaskError, ModelError, UnknownNameError
 from ticketry.models.loading import apply_mask_, canonical_parameters, prunable
 from ticketry.runtime import encoders, native, ops
 from ticketry.runtime.accelerating import accelerate, layers_of
@@ -175,9 +175,9 @@ def test_encoders_like_bert_keep_tokens_last(name: str, monkeypatch: pytest.Monk
     plain, model, inputs = turned(name)
     assert isinstance(model.encoder, TokensLast)
     calls = []
-    monkeypatch.setattr("ticketry.runtime.ops.add_norm", counted(ops.add_norm, calls))
+    monkeypatch.setattr("ticketry.runtime.ops.encode", counted(ops.encode, calls))
     torch.testing.assert_close(read(model, inputs), read(plain, inputs), rtol=1e-4, atol=1e-4)
-    assert len(calls) == 4  # two a layer: it was this way, not the other
+    assert len(calls) == 1  # it was this way, not the other
 
 
 def counted(operator: Any, calls: list[int]) -> Any:
@@ -214,6 +214,33 @@ def test_what_tokens_last_does_not_give_comes_the_old_way() -> None:
     assert seen
     with torch.autocast("cpu", torch.bfloat16):
         assert read(model, inputs).isfinite().all()
+
+
+@pytest.mark.parametrize(("values", "share"), [("bf16", 2**-8), ("int8", 1 / 254)])
+def test_values_in_fewer_bits_move_no_weight_further_than_said(values: str, share: float) -> None:
+    plain, _ = sparse_model("bert")
+    model, inputs = copy.deepcopy(plain), inputs_of("bert")
+    layers = accelerate(model, values=values, always=True)
+    swapped = {layer.name for layer in layers if layer.runs_as == "sparse"}
+    assert len(swapped) == 12
+    after = model.state_dict()
+    for name, weight in plain.state_dict().items():
+        moved = (after[name] - weight).abs()
+        if name.removesuffix(".weight") not in swapped:
+            assert not moved.any()
+            continue
+        most = weight.abs() if values == "bf16" else weight.abs().amax(1, keepdim=True)
+        assert (moved <= most * share * (1 + 1e-6)).all()
+        assert moved.any()
+        assert ((after[name] == 0) | (weight != 0)).all()
+    rounded = copy.deepcopy(plain)
+    rounded.load_state_dict(after)  # of which the outputs are exactly these
+    torch.testing.assert_close(read(model, inputs), read(rounded, inputs), rtol=1e-4, atol=1e-4)
+    assert not torch.equal(read(model, inputs), read(plain, inputs))
+    model.load_state_dict(after)
+    assert all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
+    with pytest.raises(UnknownNameError, match=r"unknown values 'int4'.*Known: bf16, fp32, int8"):
+        accelerate(plain, values="int4")
 
 
 def test_an_encoder_is_turned_only_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,14 +32,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "ticketry_check"
 
 
-def write_case(path: Path, rows: int, columns: int, tokens: int, sparsity: float) -> None:
+def write_case(
+    path: Path, rows: int, columns: int, tokens: int, sparsity: float, values: str = "fp32"
+) -> None:
     draw = torch.Generator().manual_seed(rows * 1000 + columns)
     weight = torch.randn(rows, columns, generator=draw)
     mask = torch.rand(rows, columns, generator=draw) >= sparsity
     inputs = torch.randn(columns, tokens, generator=draw)
     bias = torch.randn(rows, generator=draw)
-    expected = (weight * mask).double() @ inputs.double() + bias.double()[:, None]
-    packed = packing.pack(weight, mask, block=64, panel=48)
+    packed = packing.pack(weight, mask, values=values, block=64, panel=48)
+    expected = packing.unpack(packed).double() @ inputs.double() + bias.double()[:, None]
     data = struct.pack("<4q", rows, columns, tokens, len(packed))
     for part in (packed, inputs, bias, expected.float()):
         data += part.contiguous().numpy().tobytes()
@@ -55,6 +57,10 @@ def test_no_matrix_whole_or_damaged_makes_the_kernels_step_outside(
         (130, 70, 67, 0.8),
         (96, 257, 5, 0.95),
         (9, 65, 33, 1),
+        (130, 70, 67, 0.8, "bf16"),
+        (96, 257, 5, 0.9, "int8"),
+        (50, 64, 1, 0.6, "int8"),
+        *((48, 48, 3, 0.7, values) for values in packing.VALUES),
     ]
     paths = []
     for i, shape in enumerate(shapes):

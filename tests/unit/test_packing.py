@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ticketry.errors import PackedError
+from ticketry.errors import PackedError, UnknownNameError
 from ticketry.runtime import native, packing
 
 SIZES = st.sampled_from([1, 2, 7, 31, 64, 65, 130])
@@ -42,6 +42,30 @@ def test_what_is_packed_comes_out(
         native.check(packed, rows, columns)
 
 
+@pytest.mark.parametrize("values", packing.VALUES)
+@pytest.mark.parametrize("shape", [(1, 1), (70, 130), (0, 3)])
+def test_values_are_rounded_as_said(values: str, shape: tuple[int, int]) -> None:
+    weight, mask = matrix(*shape, 0.5, 3)
+    mask[5:7] = False  # rows that keep nothing
+    packed = packing.pack(weight, mask, values=values)
+    assert packing.values_of(packed) == values
+    found, kept = packing.unpack(packed), weight * mask
+    most = {
+        "fp32": torch.zeros(()),
+        "bf16": kept.abs() * 2**-8,
+        "int8": kept.abs().amax(1, keepdim=True) / 254 * (1 + 1e-6) if kept.numel() else kept,
+    }
+    assert ((found - kept).abs() <= most[values]).all()
+    assert torch.equal(packing.mask_of(packed), mask)
+    assert torch.equal(packing.unpack(packing.pack(found, mask, values=values)), found)
+    each = {"fp32": 4, "bf16": 2, "int8": 1}[values] * int(mask.sum())
+    scales = 4 * shape[0] if values == "int8" else 0
+    other = packing.pack(weight, mask)
+    assert len(packed) == len(other) - 4 * int(mask.sum()) + each + scales
+    if native.library().handle:
+        native.check(packed, *shape)
+
+
 def test_kept_zeros_nan_and_inf_are_kept() -> None:
     weight = torch.tensor([[0.0, float("nan")], [float("inf"), 2.0]])
     mask = torch.tensor([[True, True], [True, False]])
@@ -57,6 +81,10 @@ def test_a_matrix_without_elements(shape: tuple[int, int]) -> None:
 
 
 def test_bad_inputs_are_named() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown values 'int4'.*Known: bf16, fp32, int8"):
+        packing.pack(torch.zeros(1, 1), values="int4")
+    with pytest.raises(PackedError, match="NaN or infinite, which int8 cannot hold"):
+        packing.pack(torch.tensor([[float("nan")]]), values="int8")
     with pytest.raises(PackedError, match=r"a matrix is packed, not a tensor of shape \(3,\)"):
         packing.pack(torch.zeros(3))
     with pytest.raises(PackedError, match=r"the mask has shape \(2, 2\), the weight \(2, 3\)"):
@@ -65,15 +93,22 @@ def test_bad_inputs_are_named() -> None:
         packing.unpack(torch.zeros(3, dtype=torch.uint8))
     with pytest.raises(PackedError, match=r"not torch\.float32 of shape"):
         packing.unpack(torch.zeros(80))
-    with pytest.raises(PackedError, match="no packed matrix of version 1; pack the weights again"):
+    with pytest.raises(PackedError, match="no packed matrix of version 2; pack the weights again"):
         packing.unpack(torch.zeros(80, dtype=torch.uint8))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 255), st.integers(-40, 40))
-def test_a_damaged_matrix_is_refused_or_read(place: int, value: int, change: int) -> None:
+@given(
+    st.sampled_from(sorted(packing.VALUES)),
+    st.integers(0, 10_000),
+    st.integers(0, 255),
+    st.integers(-40, 40),
+)
+def test_a_damaged_matrix_is_refused_or_read(
+    values: str, place: int, value: int, change: int
+) -> None:
     weight, mask = matrix(40, 70, 0.8, 0)
-    packed = packing.pack(weight, mask, block=32, panel=16)
+    packed = packing.pack(weight, mask, values=values, block=32, panel=16)
     damaged = packed.clone()
     damaged[place % len(damaged)] = value
     if change < 0:

@@ -30,13 +30,14 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def case(
-    rows: int, columns: int, tokens: int, sparsity: float
+    rows: int, columns: int, tokens: int, sparsity: float, values: str = "fp32"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(rows + 7 * columns + 49 * tokens)
     weight = torch.randn(rows, columns, generator=draw)
     weight[torch.rand(rows, columns, generator=draw) < sparsity] = 0
     bias = torch.randn(rows, generator=draw)
-    return weight, packing.pack(weight), torch.randn(columns, tokens, generator=draw), bias
+    packed = packing.pack(weight, values=values)
+    return packing.unpack(packed), packed, torch.randn(columns, tokens, generator=draw), bias
 
 
 def expected(
@@ -55,6 +56,7 @@ def expected(
     st.sampled_from([0, 1, 2, 5, 16, 17, 63, 64, 65, 100, 130]),
     st.sampled_from([0.0, 0.5, 0.95, 1.0]),
     st.sampled_from(sorted(ops.ACTIVATIONS)),
+    st.sampled_from(sorted(packing.VALUES)),
     st.booleans(),
 )
 def test_products_are_those_of_float64(
@@ -64,9 +66,10 @@ def test_products_are_those_of_float64(
     tokens: int,
     sparsity: float,
     activation: str,
+    values: str,
     tokens_first: bool,
 ) -> None:
-    weight, packed, inputs, bias = case(rows, columns, tokens, sparsity)
+    weight, packed, inputs, bias = case(rows, columns, tokens, sparsity, values)
     given_inputs = inputs.t().contiguous() if tokens_first else inputs
     found = ops.sparse_linear(
         given_inputs, packed, bias, rows, ops.ACTIVATIONS[activation], tokens_first

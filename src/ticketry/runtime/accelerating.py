@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 import warnings
 from collections import Counter
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ticketry.errors import MaskError, ModelError
+from ticketry.errors import MaskError, ModelError, unknown_name
 from ticketry.runtime import native, ops, packing
 from ticketry.runtime.modules import SparseLinear
 
@@ -38,7 +37,7 @@ class Layer:
         sparsity: pruned / all weights, in [0, 1].
         runs_as: ``"sparse"`` or ``"dense"``.
         why: in words.
-        dense_s: median seconds of the dense layer; None where it was not measured.
+        dense_s: seconds of the dense layer, the fastest round; None where it was not measured.
         sparse_s: the same of the sparse one.
     """
 
@@ -61,6 +60,7 @@ def accelerate(
     masks: Mapping[str, Tensor] | None = None,
     *,
     tokens: int = TOKENS,
+    values: str = "fp32",
     always: bool = False,
 ) -> list[Layer]:
     """Swap a model's sparse linear layers for packed ones, in place.
@@ -68,13 +68,17 @@ def accelerate(
     Encoders like BERT's then keep tokens in the last axis from end to end, where that is faster.
 
     The outputs stay the same up to the order of float32 sums: within 1e-5 of the largest activation
-    for one layer.
+    for one layer. With fewer bits a value, each swapped weight is also rounded (see ``values``): a
+    layer's output moves by at most the sum over its inputs of |input| times that rounding.
 
     Args:
         model: any module on a CPU, in evaluation mode.
         masks: module name -> bool like the weight, True = kept; other layers stay as they are. None
             takes every linear layer's zeros as pruned.
         tokens: rows of the input (batch x tokens) at which dense and sparse are compared.
+        values: how kept weights are stored: ``"fp32"``; ``"bf16"``, at most 2⁻⁸ of each away; or
+            ``"int8"``, at most 1/254 of their row's largest away. Sums are float32 in any case.
+            They take 5, 3 or 2 bytes a kept weight.
         always: swap whatever has zeros, without measuring.
     Returns:
         What became of each linear layer, in the model's order.
@@ -82,7 +86,11 @@ def accelerate(
     Raises:
         ModelError: the model is in training mode, or a mask's layer is missing.
         MaskError: a mask does not fit, or the model has weights where it prunes.
+        UnknownNameError: values are not stored that way.
+        PackedError: a weight is not finite, and values are int8.
     """
+    if values not in packing.VALUES:
+        raise unknown_name("values", values, packing.VALUES)
     if model.training:
         raise ModelError(
             "the model is in training mode, and sparse layers hold their weights fixed; call "
@@ -99,7 +107,8 @@ def accelerate(
     measured: dict[tuple[int, int, int], tuple[float, float]] = {}
     layers = []
     for name, module in found.items():
-        layer, packed = _decide(name, module, masks, barred.get(name, ""), tokens, always, measured)
+        options = _Options(masks, tokens, values, always)
+        layer, packed = _decide(name, module, barred.get(name, ""), options, measured)
         layers.append(layer)
         if packed is not None:
             swapped = SparseLinear(packed, module.bias, transposed=_transposed(module))
@@ -190,15 +199,24 @@ def _barred(model: nn.Module) -> dict[str, str]:
     return barred
 
 
+@dataclass(frozen=True)
+class _Options:
+    """Of :func:`accelerate`."""
+
+    masks: Mapping[str, Tensor] | None
+    tokens: int
+    values: str
+    always: bool
+
+
 def _decide(
     name: str,
     module: Any,
-    masks: Mapping[str, Tensor] | None,
     barred: str,
-    tokens: int,
-    always: bool,
+    options: _Options,
     measured: dict[tuple[int, int, int], tuple[float, float]],
 ) -> tuple[Layer, Tensor | None]:
+    masks, tokens = options.masks, options.tokens
     weight = _matrix(module)
     rows, columns = weight.shape
     mask = weight.ne(0)
@@ -215,14 +233,14 @@ def _decide(
         return dense("the ticket does not prune it")
     if sparsity == 0:
         return dense("nothing is pruned")
-    if always:
-        packed = packing.pack(weight, mask)
+    if options.always:
+        packed = packing.pack(weight, mask, values=options.values)
         return Layer(name, rows, columns, sparsity, "sparse", "asked for"), packed
     if native.isa() is None:
         return dense("the sparse kernels are missing")
     if sparsity < LEAST_SPARSITY:
         return dense(f"sparsity is below {LEAST_SPARSITY:.0%}")
-    packed = packing.pack(weight, mask)
+    packed = packing.pack(weight, mask, values=options.values)
     key = (rows, columns, round(sparsity * 50))
     if key not in measured:
         measured[key] = compare(weight, packed, tokens)
@@ -236,7 +254,9 @@ def _decide(
 
 
 def compare(weight: Tensor, packed: Tensor, tokens: int) -> tuple[float, float]:
-    """Return the median seconds of a dense and of a packed layer, taken in turns.
+    """Return the seconds of a dense and of a packed layer, taken in turns.
+
+    Of each the fastest round: whatever else the machine does only adds time.
 
     Args:
         weight: (rows, columns), float32.
@@ -257,7 +277,7 @@ def compare(weight: Tensor, packed: Tensor, tokens: int) -> tuple[float, float]:
         for _ in range(_ROUNDS):
             for way, times, count in zip(ways, seconds, repeats, strict=True):
                 times.append(timed(way, count))
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+    return min(seconds[0]), min(seconds[1])
 
 
 def timed(way: Callable[[], Any], count: int) -> float:

@@ -46,8 +46,9 @@ class PackedWeight:
 class SparseLinear(nn.Module):
     """A linear layer that multiplies by the kept weights alone, for inference.
 
-    Its ``state_dict`` has the keys and the tensors of the dense layer, and it loads such a one.
-    Weights are held fixed; gradients pass through to the input. Products are in float32.
+    Its ``state_dict`` has the keys and the tensors of the dense layer, and it loads such a one;
+    values stored in fewer bits were rounded. Weights are held fixed; gradients pass through to the
+    input. Products are in float32.
 
     Args:
         packed: the matrix (out, in), see :func:`ticketry.runtime.packing.pack`.
@@ -95,7 +96,8 @@ class SparseLinear(nn.Module):
         """What ``print(model)`` shows."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, sparsity={self.sparsity:.3f}"
+            f"bias={self.bias is not None}, sparsity={self.sparsity:.3f}, "
+            f"values={packing.values_of(self.packed)}"
         )
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -110,7 +112,7 @@ class SparseLinear(nn.Module):
             matrix = weight.t() if self.transposed else weight
             # What was kept stays kept, also where the new weight happens to be zero.
             mask = packing.mask_of(self.packed) | matrix.ne(0).cpu()
-            self.packed = packing.pack(matrix, mask)
+            self.packed = packing.pack(matrix, mask, values=packing.values_of(self.packed))
             self.kept = packing.shape_of(self.packed)[2]
             state_dict = {n: v for n, v in state_dict.items() if n != prefix + "weight"}
         super()._load_from_state_dict(state_dict, prefix, *rest, **options)

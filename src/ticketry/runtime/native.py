@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ticketry.errors import ConfigError, PackedError, TicketryError, unknown_name
 
-ABI = 2
+ABI = 3
 ISA_VARIABLE = "TICKETRY_ISA"
 LIBRARY_VARIABLE = "TICKETRY_LIBRARY"
 ISAS = {"plain": 0, "neon": 1, "avx2": 2, "avx512": 3}
@@ -173,6 +173,71 @@ def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps:
     return found
 
 
+def encode(
+    states: Tensor,
+    tensors: list[Tensor],
+    bias: Tensor | None,
+    heads: int,
+    numbers: tuple[float, float, int],
+) -> Tensor:
+    """Return what an encoder's layers make of its states; needs the library.
+
+    Args:
+        states: float32 (batch, length, hidden), contiguous; not empty.
+        tensors: of :func:`ticketry.runtime.ops.encode`, contiguous.
+        bias: float32 (batch, length), added to the scores of its key; None adds nothing.
+        heads: of the attention.
+        numbers: scaling of the scores, eps of the norms, the activation's number.
+    Returns:
+        Like the states.
+
+    Raises:
+        PackedError: a packed matrix is damaged, or of another shape.
+    """
+    batch, length, hidden = states.shape
+    count = len(tensors) // 16
+    layers = (_LAYER * count)()
+    for layer, start in zip(layers, range(0, len(tensors), 16), strict=True):
+        each = tensors[start : start + 16]
+        for matrix, data, add in zip(layer.matrices, each[:12:2], each[1:12:2], strict=True):
+            packed = data.dtype == torch.uint8
+            matrix.data, matrix.bias = data.data_ptr(), add.data_ptr()
+            matrix.bytes = len(data) if packed else -1
+        for i in range(2):
+            layer.norm_weight[i] = each[12 + 2 * i].data_ptr()
+            layer.norm_bias[i] = each[13 + 2 * i].data_ptr()
+    scaling, eps, activation = numbers
+    found = torch.empty_like(states)
+    _raise(
+        library().handle.ticketry_encode(
+            *(_isa(), layers, count, states.data_ptr(), batch, length, heads, hidden // heads),
+            *(len(tensors[9]), None if bias is None else bias.data_ptr(), scaling, eps),
+            *(activation, found.data_ptr(), torch.get_num_threads()),
+        )
+    )
+    return found
+
+
+class _MATRIX(ctypes.Structure):
+    """``ticketry_matrix`` of ``native/ticketry.h``."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_int64),
+        ("bias", ctypes.c_void_p),
+    )
+
+
+class _LAYER(ctypes.Structure):
+    """``ticketry_layer`` of ``native/ticketry.h``."""
+
+    _fields_ = (
+        ("matrices", _MATRIX * 6),
+        ("norm_weight", ctypes.c_void_p * 2),
+        ("norm_bias", ctypes.c_void_p * 2),
+    )
+
+
 def _isa() -> int:
     chosen = isa()
     if chosen is None:
@@ -232,6 +297,10 @@ def _load(chosen: str | None) -> Library:
     ]
     handle.ticketry_add_norm.argtypes = [
         *(number, pointer, pointer, integer, integer, pointer, pointer, real, pointer, number)
+    ]
+    handle.ticketry_encode.argtypes = [
+        *(number, pointer, integer, pointer, integer, integer, integer, integer, integer),
+        *(pointer, real, real, number, pointer, number),
     ]
     isas = tuple(name for name, code in ISAS.items() if handle.ticketry_has(code))
     return Library(path, "", isas, handle)

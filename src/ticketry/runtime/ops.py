@@ -261,3 +261,105 @@ def dense_linear(input: Tensor, weight: Tensor, bias: Tensor | None, activation:
     """Return activation(weight · input + bias), with tokens in the last axis, in plain torch."""
     found = weight @ input if bias is None else torch.addmm(bias[:, None], weight, input)
     return _activated(found, activation)
+
+
+@torch.library.custom_op("ticketry::encode", mutates_args=(), device_types="cpu")
+def encode(
+    states: Tensor,
+    mask: Tensor | None,
+    tensors: list[Tensor],
+    heads: int,
+    scaling: float,
+    eps: float,
+    activation: int,
+) -> Tensor:
+    """Return what the layers of an encoder like BERT's make of its states.
+
+    Args:
+        states: float32 (batch, length, hidden).
+        mask: as in :func:`attend`.
+        tensors: 16 of each layer: matrix and bias of query, key, value, attention output and the
+            two of the feed-forward part, then weight and bias of both norms. Matrices are packed,
+            or dense float32 (out, in).
+        heads: of the attention.
+        scaling: of the scores.
+        eps: of the norms.
+        activation: one of :data:`ACTIVATIONS`' numbers.
+    Returns:
+        Like the states.
+
+    Raises:
+        PackedError: a packed matrix is damaged or does not fit; never a crash.
+    """
+    _check_layers(states, tensors, heads)
+    if not states.numel():
+        return torch.empty_like(states)
+    bias = None if mask is None else _key_bias(mask, len(states))
+    if native.isa() is None or (mask is not None and bias is None):
+        return encode_reference(states, mask, tensors, heads, scaling, eps, activation)
+    whole = [tensor.contiguous() for tensor in tensors]
+    return native.encode(states.contiguous(), whole, bias, heads, (scaling, eps, activation))
+
+
+def encode_reference(
+    states: Tensor,
+    mask: Tensor | None,
+    tensors: list[Tensor],
+    heads: int,
+    scaling: float,
+    eps: float,
+    activation: int,
+) -> Tensor:
+    """What :func:`encode` computes, an operator at a time."""
+    batch, length, hidden = states.shape
+    state = states.reshape(batch * length, hidden).t().contiguous()
+    for start in range(0, len(tensors), 16):
+        each = tensors[start : start + 16]
+        query, key, value = (_product(state, each[i], each[i + 1]) for i in (0, 2, 4))
+        context = attend(query, key, value, mask, batch, heads, scaling)
+        state = add_norm(_product(context, each[6], each[7]), state, each[12], each[13], eps)
+        widened = _product(state, each[8], each[9], activation)
+        state = add_norm(_product(widened, each[10], each[11]), state, each[14], each[15], eps)
+    return state.t().contiguous().view(batch, length, hidden)
+
+
+def _product(state: Tensor, matrix: Tensor, bias: Tensor, activation: int = 0) -> Tensor:
+    if matrix.dtype == torch.uint8:
+        return sparse_linear(state, matrix, bias, len(bias), activation, False)
+    return dense_linear(state, matrix, bias, activation)
+
+
+@encode.register_fake
+def _(
+    states: Tensor,
+    mask: Tensor | None,
+    tensors: list[Tensor],
+    heads: int,
+    scaling: float,
+    eps: float,
+    activation: int,
+) -> Tensor:
+    return states.new_empty(states.shape)
+
+
+def _check_layers(states: Tensor, tensors: list[Tensor], heads: int) -> None:
+    """Check all but the packed bytes, which the kernels check."""
+    if states.dim() != 3 or states.dtype != torch.float32:
+        raise PackedError("an encoder takes float32 states of three axes.")
+    hidden = states.shape[-1]
+    if not tensors or len(tensors) % 16 or heads < 1 or hidden % heads:
+        raise PackedError("an encoder takes 16 tensors a layer, and heads that divide its width.")
+    inner = len(tensors[9])
+    outs = (hidden, hidden, hidden, hidden, inner, hidden)
+    ins = (hidden, hidden, hidden, hidden, hidden, inner)
+    for start in range(0, len(tensors), 16):
+        each = tensors[start : start + 16]
+        for out, into, matrix, bias in zip(outs, ins, each[:12:2], each[1:12:2], strict=True):
+            packed = matrix.dtype == torch.uint8 and matrix.dim() == 1
+            dense = matrix.dtype == torch.float32 and matrix.shape == (out, into)
+            if not (packed or dense) or bias.shape != (out,) or bias.dtype != torch.float32:
+                raise PackedError(
+                    f"a matrix of an encoder does not fit; it must be {out} x {into}."
+                )
+        if any(part.shape != (hidden,) or part.dtype != torch.float32 for part in each[12:]):
+            raise PackedError(f"a norm of an encoder does not fit; it must have {hidden} features.")

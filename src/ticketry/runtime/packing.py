@@ -1,14 +1,15 @@
 """The packed form of a sparse matrix, which the kernels in ``native/`` read.
 
-One uint8 tensor: header, cells, groups, values, columns, rows. The matrix is cut into panels of at
-most 256 rows and blocks of at most 256 columns; a cell is one block of one panel. Blocks, so that
-the activations of a block stay in the first-level cache while all rows use them. In a cell the rows
+One uint8 tensor: header, cells, groups, scales, values, columns, rows. The matrix is cut into
+panels of at most 256 rows and blocks of at most 256 columns; a cell is one block of one panel.
+Blocks, so that the activations of a block stay near while all rows use them. In a cell the rows
 are sorted by how many weights they keep: the inner loop then runs equally often for many rows in
 turn, and the processor foresees its end. Row and column numbers are single bytes that count within
 the cell.
 
-No kept weight is added or left out, and none is multiplied but by its own activations, so NaN and
-inf behave as in the dense product over the kept weights.
+Values are float32, or bfloat16, or int8 with a float32 scale for each row of the matrix; sums are
+float32 in any case. No kept weight is added or left out, and none is multiplied but by its own
+activations, so NaN and inf behave as in the dense product over the kept weights.
 """
 
 from __future__ import annotations
@@ -19,18 +20,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ticketry.errors import PackedError
+from ticketry.errors import PackedError, unknown_name
 
 MAGIC = 0x50534B54
-VERSION = 1
+VERSION = 2
 MOST = 256
 """Rows of a panel and columns of a block, at most."""
 BLOCK = 192
 PANEL = 256
+VALUES = {"fp32": 0, "bf16": 1, "int8": 2}
+"""How values are stored -> its number in the header."""
 
 _HEADER = struct.Struct("<6I5q")
 _CELL_BYTES = 16
 _GROUP_BYTES = 4
+_VALUE_BYTES = (4, 2, 1)
+_STEPS = 127  # of int8, on each side of zero
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Parts:
         columns: of the matrix.
         row: of each kept weight, int64, as packed.
         column: of each kept weight, int64.
-        value: of each kept weight, float32.
+        value: of each kept weight, float32, with its scale.
+        values: how it is stored, one of :data:`VALUES`.
     """
 
     rows: int
@@ -50,24 +56,36 @@ class Parts:
     row: Tensor
     column: Tensor
     value: Tensor
+    values: str
 
 
 def pack(
-    weight: Tensor, mask: Tensor | None = None, *, block: int = BLOCK, panel: int = PANEL
+    weight: Tensor,
+    mask: Tensor | None = None,
+    *,
+    values: str = "fp32",
+    block: int = BLOCK,
+    panel: int = PANEL,
 ) -> Tensor:
     """Pack the kept weights of a matrix.
 
     Args:
-        weight: (rows, columns), any floating dtype; packed as float32.
+        weight: (rows, columns), any floating dtype.
         mask: bool, True = kept; None keeps what is not zero.
+        values: ``"fp32"``; ``"bf16"``, rounded to the nearest, at most 2⁻⁸ of each weight away; or
+            ``"int8"``, at most 1/254 of the row's largest weight away.
         block: columns of a block, 1 to 256.
         panel: rows of a panel, 1 to 256; panels are made equally large.
     Returns:
         uint8, one axis.
 
     Raises:
-        PackedError: the weight is no matrix, or the mask has another shape.
+        UnknownNameError: values are not stored that way.
+        PackedError: the weight is no matrix, the mask has another shape, or a weight that int8
+            cannot hold is not finite.
     """
+    if values not in VALUES:
+        raise unknown_name("values", values, VALUES)
     if weight.dim() != 2:
         raise PackedError(f"a matrix is packed, not a tensor of shape {tuple(weight.shape)}.")
     if mask is not None and mask.shape != weight.shape:
@@ -107,21 +125,34 @@ def pack(
     ]
     table = torch.stack([ends[0], ends[1] | ends[2] << 32], 1)
     header = _HEADER.pack(
-        *(MAGIC, VERSION, 0, panel, block, len(group)), *(rows, columns, len(row), len(segment), 0)
+        *(MAGIC, VERSION, VALUES[values], panel, block, len(group)),
+        *(rows, columns, len(row), len(segment), 0),
     )
     parts = (
         torch.frombuffer(bytearray(header), dtype=torch.uint8),
         table,
         groups,
-        weight[row, column][places],
+        *_stored(values, weight[row, column][places], row[places], rows),
         (column % block)[places].to(torch.uint8),
         (of_row % panel)[order].to(torch.uint8),
     )
     return torch.cat([part.contiguous().view(torch.uint8).flatten() for part in parts])
 
 
+def _stored(values: str, value: Tensor, row: Tensor, rows: int) -> tuple[Tensor, ...]:
+    if values == "fp32":
+        return (value,)
+    if values == "bf16":
+        return (value.to(torch.bfloat16),)
+    if not value.isfinite().all():
+        raise PackedError("a weight is NaN or infinite, which int8 cannot hold; use fp32 or bf16.")
+    most = torch.zeros(rows).scatter_reduce_(0, row, value.abs(), "amax")
+    scale = torch.where(most > 0, most / _STEPS, torch.ones(()))
+    return scale, (value / scale[row]).round().clamp(-_STEPS, _STEPS).to(torch.int8)
+
+
 def unpack(packed: Tensor) -> Tensor:
-    """Return the dense float32 matrix, zero where nothing was kept; see :func:`read`."""
+    """Return the dense float32 matrix as the kernels see it, zero where nothing was kept."""
     parts = read(packed)
     dense = torch.zeros(parts.rows, parts.columns)
     dense[parts.row, parts.column] = parts.value
@@ -146,6 +177,18 @@ def shape_of(packed: Tensor) -> tuple[int, int, int]:
     return fields[6], fields[7], fields[8]
 
 
+def values_of(packed: Tensor) -> str:
+    """Return how the values are stored, one of :data:`VALUES`.
+
+    Raises:
+        PackedError: no header.
+    """
+    kind = _header(packed)[2]
+    if kind >= len(VALUES):
+        raise _damaged("its header is impossible")
+    return list(VALUES)[kind]
+
+
 def _header(packed: Tensor) -> tuple[int, ...]:
     if packed.dtype != torch.uint8 or packed.dim() != 1 or not packed.is_contiguous():
         raise PackedError(
@@ -167,9 +210,12 @@ def read(packed: Tensor) -> Parts:
         PackedError: it contradicts itself.
     """
     _, _, kind, panel, block, n_groups, rows, columns, kept, segments, zero = _header(packed)
+    if kind >= len(_VALUE_BYTES):
+        raise _damaged("its header is impossible")
+    scales = rows if kind == VALUES["int8"] else 0
     sizes = (panel, block, MOST - panel + 1, MOST - block + 1, rows + 1, columns + 1, kept + 1)
     limit = len(packed)
-    if kind or zero or min(*sizes, segments + 1) < 1 or max(kept, segments, n_groups) > limit:
+    if zero or min(*sizes, segments + 1) < 1 or max(kept, segments, n_groups) > limit:
         raise _damaged("its header is impossible")
     panels, blocks = -(-rows // panel), -(-columns // block)
     cells = panels * blocks
@@ -177,7 +223,8 @@ def read(packed: Tensor) -> Parts:
         _HEADER.size,
         (cells + 1) * _CELL_BYTES,
         n_groups * _GROUP_BYTES,
-        kept * 4,
+        scales * 4,
+        kept * _VALUE_BYTES[kind],
         kept,
         segments,
     ]
@@ -207,9 +254,9 @@ def read(packed: Tensor) -> Parts:
     cell_of_group = torch.repeat_interleave(first_group.diff())
     cell = cell_of_group.repeat_interleave(in_group)
     per_segment = count.repeat_interleave(in_group)
-    in_panel = parts[5].to(torch.int64)
+    in_panel = parts[6].to(torch.int64)
     row = cell // max(blocks, 1) * panel + in_panel
-    in_block = parts[4].to(torch.int64)
+    in_block = parts[5].to(torch.int64)
     column = (cell % max(blocks, 1) * block).repeat_interleave(per_segment) + in_block
     all_rows = row.repeat_interleave(per_segment)
     inside = (in_panel < panel).all() & (row < rows).all()
@@ -222,7 +269,11 @@ def read(packed: Tensor) -> Parts:
         row
     ):
         raise _damaged("it has a weight twice, or its columns are not in order")
-    return Parts(rows, columns, all_rows, column, parts[3].clone().view(torch.float32))
+    name, dtype = list(zip(VALUES, (torch.float32, torch.bfloat16, torch.int8), strict=True))[kind]
+    value = parts[4].clone().view(dtype).float()
+    if scales:
+        value *= parts[3].clone().view(torch.float32)[all_rows]
+    return Parts(rows, columns, all_rows, column, value, name)
 
 
 def _damaged(why: str) -> PackedError:

@@ -10,7 +10,9 @@ from ticketry.models.loading import base_model
 from ticketry.runtime.accelerating import TOKENS, Layer, accelerate, linears
 
 
-def accelerate_ticket(model: nn.Module, mask: Mask, tokens: int = TOKENS) -> list[Layer]:
+def accelerate_ticket(
+    model: nn.Module, mask: Mask, tokens: int = TOKENS, values: str = "fp32"
+) -> list[Layer]:
     """Swap the matrices that a mask prunes for packed ones where that is faster, in place.
 
     Args:
@@ -18,6 +20,7 @@ def accelerate_ticket(model: nn.Module, mask: Mask, tokens: int = TOKENS) -> lis
         mask: named as in the base's ``state_dict``; tensors that belong to no linear layer, such as
             convolutions, run as they did.
         tokens: see :func:`ticketry.runtime.accelerating.accelerate`.
+        values: likewise.
 
     Raises:
         ModelError: the model lacks a tensor of the mask.
@@ -39,4 +42,4 @@ def accelerate_ticket(model: nn.Module, mask: Mask, tokens: int = TOKENS) -> lis
         module = prefix + name.removesuffix(".weight")
         if name.endswith(".weight") and module in known:
             masks[module] = mask[name]
-    return accelerate(model, masks, tokens=tokens)
+    return accelerate(model, masks, tokens=tokens, values=values)
