@@ -147,6 +147,9 @@ def _optimizer_state(
         expected = torch.Size() if key == "step" else parameters[int(index)].shape
         if tensor.shape != expected:
             raise ValueError(f"the moment {name!r} has the shape {tuple(tensor.shape)}")
+        if tensor.dim():
+            # In the parameter's memory format (channels last): a fused step goes by memory alone.
+            tensor = torch.empty_like(parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     if any(set(moments) not in _MOMENTS for moments in state.values()):
         raise ValueError("its moments are neither AdamW's nor SGD's")

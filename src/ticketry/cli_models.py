@@ -1,4 +1,4 @@
-"""Commands on models: ``convert``."""
+"""Commands on models: ``convert`` and ``pretrain``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from ticketry import flags
-from ticketry.cli_shared import print_json
+from ticketry.cli_shared import given_options, make_place, print_json, take_place
 from ticketry.terminal import echo
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(convert)
+    app.command()(pretrain)
 
 
 def convert(
@@ -59,3 +60,61 @@ def convert(
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             echo(f"{what}: {', '.join(names[:5])}{more}")
     echo(f"Model: {out}")
+
+
+def pretrain(
+    objective: Annotated[
+        str | None, typer.Option(help="simclr | moco | supervised: what is learned of the images.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="An architecture of timm, such as resnet18_cifar_w16 or resnet10t, or a "
+            "config.json; its weights are drawn from --seed."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A task of images (fashion-mnist, mnist, …), a folder, or a hub id."),
+    ] = None,
+    text_column: flags.TextColumn = None,
+    label_column: flags.LabelColumn = None,
+    data_config: flags.DataConfig = None,
+    recipe: flags.RecipeName = None,
+    epochs: flags.Epochs = None,
+    learning_rate: flags.Rate = None,
+    batch_size: flags.Batch = None,
+    train_samples: flags.Samples = None,
+    dtype: flags.Dtype = None,
+    image_size: flags.ImageSize = None,
+    augment: flags.Augment = None,
+    temperature: flags.Temperature = None,
+    queue: flags.Queue = None,
+    key_momentum: flags.KeyMomentum = None,
+    seed: flags.Seed = None,
+    device: flags.Device = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    config: flags.Config = None,
+    plan: flags.PlanOnly = False,
+    out: flags.Out = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Train a small image model from scratch into a folder that every command takes as --model."""
+    options = given_options(locals(), config)
+    place = take_place(options, needed=not plan)
+    from ticketry.pretrain import build_pretrain_spec, run_pretrain
+
+    place["out"] = place["out"] or Path("plan-only")
+    record = run_pretrain(build_pretrain_spec(options), make_place(place, plan))
+    if as_json:
+        print_json(record if plan else {"out": str(place["out"]), **record})
+        return
+    if plan:
+        return
+    echo(
+        f"Wrote {place['out']}: retrieval {record['validation_score']:.4f} on validation, "
+        f"{record['test_score']:.4f} on test; loss {record['final_loss']:.4f} at the end."
+    )
+    own = record["data"]["source"]
+    echo(f"Model: {place['out']} (--model), pre-trained by {record['objective']} on {own}")

