@@ -90,7 +90,7 @@ class Bench:
         """Return the mask that a step left."""
         from ticketry.maskfile import load_mask
 
-        return load_mask(self.store.read(key, MASK_FILE), what=f"the mask of step {key[:12]}")
+        return load_mask(self.store.read_mask(key, MASK_FILE), what=f"the mask of step {key[:12]}")
 
     def weights_of(self, key: str) -> dict[str, Tensor]:
         """Return the weights that a step left to start from."""

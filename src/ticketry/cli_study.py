@@ -43,6 +43,22 @@ def study(
         float | None,
         typer.Option(help="Sustained TFLOP/s of the machine to price for; by default this one's."),
     ] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Another study's folder: what it measured of the same steps counts as done. "
+            "May be given several times.",
+        ),
+    ] = None,
+    keep_masks: Annotated[
+        bool,
+        typer.Option(
+            "--keep-masks",
+            help="Keep the masks that fine-tunings and overlaps read beside the records, so that "
+            "a lost store costs no search again.",
+        ),
+    ] = False,
     as_json: flags.Json = False,
 ) -> None:
     """Run a declared grid of searches, fine-tunings and controls, or go on with it."""
@@ -62,6 +78,8 @@ def study(
         plan,
         nominal,
         None if tflops is None else tflops * 1e12,
+        tuple(records or ()),
+        keep_masks,
     )
     _show(run_study(spec, place), folder, plan, as_json)
 

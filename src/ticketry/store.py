@@ -8,6 +8,7 @@
     STORE/damaged/abcd….N/                  outputs whose hash was wrong, kept for inspection
     STORE/data/SHA.json                     prepared data sets, by their hash
     STORE/locks/abcd….lock                  so that two runs sharing a store train a step once
+    STORE/brought/abcd….safetensors         the mask of a step whose other outputs are not here
 
 A step's output exists exactly when its folder does, because the folder is renamed into place.
 """
@@ -165,6 +166,28 @@ class Store:
     def scratch(self, key: str) -> Path:
         """Return the folder for a training's checkpoint (not made here)."""
         return self.root / "scratch" / key
+
+    def bring_mask(self, key: str, data: bytes) -> None:
+        """Keep the mask of a step that was made elsewhere; its other outputs are not here."""
+        write_bytes(self._brought(key), data)
+
+    def has_mask(self, key: str) -> bool:
+        """Say whether the mask of ``key`` can be read, as its output's part or brought along."""
+        return self.has(key) or self._brought(key).exists()
+
+    def read_mask(self, key: str, name: str) -> bytes:
+        """Return the mask file of ``key``; its content is checked by who decodes it.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        if not self.has(key) and (brought := self._brought(key)).exists():
+            with storage_errors(brought):
+                return brought.read_bytes()
+        return self.read(key, name)
+
+    def _brought(self, key: str) -> Path:
+        return self.root / "brought" / f"{key}.safetensors"
 
     def lock(self, key: str) -> FileLock:
         """Return the lock that a process holds while it works on ``key``."""

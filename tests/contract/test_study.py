@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ticketry.errors import ConfigError, RunError, RunMismatchError, ScopeError
+from ticketry.execute import Silent
 from ticketry.studies.ledger import Ledger
 from ticketry.studies.planfile import build_plan
 from ticketry.studies.running import StudyPlace, StudyResult, run_study
@@ -210,6 +211,109 @@ def test_a_search_done_again_must_find_the_same_mask(
     fresh.add(step, record, 1.0, search["environment"])
     with pytest.raises(RunError, match=r"found another one than its record says"):
         run(spec, copy)
+
+
+@pytest.fixture(scope="module")
+def kept(spec: StudySpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResult]:
+    out = tmp_path_factory.mktemp("kept") / "out"
+    return out, run(spec, out, keep_masks=True)
+
+
+def without(out: Path, copy: Path, *names: str) -> list[str]:
+    """Copy a study without its store and without the records whose name holds one of names."""
+    shutil.copytree(out, copy, ignore=shutil.ignore_patterns("store"))
+    lines = (copy / "records.jsonl").read_text().splitlines()
+    left = [line for line in lines if not any(name in json.loads(line)["name"] for name in names)]
+    (copy / "records.jsonl").write_text("".join(f"{line}\n" for line in left))
+    return [json.loads(line)["name"] for line in lines if line not in left]
+
+
+class Trained(Silent):
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def begin(self, steps: Any, found: int) -> None:
+        self.names += [step.name for step in steps]
+
+
+def test_masks_that_were_kept_are_not_searched_again(
+    spec: StudySpec, kept: tuple[Path, StudyResult], tmp_path: Path
+) -> None:
+    out, result = kept
+    copy = tmp_path / "out"
+    gone = without(out, copy, "imp from a on b at 40%", "goes-on from a", "overlap", "random-lay")
+    trained = Trained()
+    again = run(spec, copy, events=trained)
+    assert again.complete
+    assert again.summary == result.summary
+    assert sorted(trained.names) == sorted(gone)
+    # A mask of imp's, of goes-on's and of the weights alone: all that anybody reads.
+    digests = {
+        line["record"]["digest"]
+        for line in Ledger(out).lines.values()
+        if "digest" in line["record"]
+    }
+    assert {path.stem for path in (out / "masks").iterdir()} == digests
+
+
+def test_kept_masks_are_told_by_their_difference_to_the_base_s(
+    spec: StudySpec, kept: tuple[Path, StudyResult]
+) -> None:
+    from ticketry.maskfile import load_mask
+
+    out, _ = kept
+    direct = [
+        path.stem == load_mask(path.read_bytes()).digest() for path in (out / "masks").iterdir()
+    ]
+    assert not all(direct)
+
+
+def test_a_damaged_mask_costs_its_own_search_alone(
+    spec: StudySpec, kept: tuple[Path, StudyResult], tmp_path: Path
+) -> None:
+    out, result = kept
+    copy = tmp_path / "out"
+    gone = without(out, copy, "imp from a on b at 40%")
+    ledger = Ledger(out)
+    wanted = "imp on a, mask 1: search level 2 of 2"
+    line = next(line for line in ledger.lines.values() if line["name"].startswith(wanted))
+    path = copy / "masks" / f"{line['record']['digest']}.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    said: list[str] = []
+    trained = Trained()
+    again = run(spec, copy, say=said.append, events=trained)
+    assert again.summary == result.summary
+    assert any("1 damaged files" in line for line in said)
+    searched = [name for name in trained.names if name not in gone]
+    # The round before it is kept as a mask, which is all that a round from θ0 reads.
+    assert [name.split(",")[1] for name in searched] == [" mask 1: search level 2 of 2"]
+    assert path.with_suffix(".damaged").exists()
+
+
+def test_what_another_study_measured_counts_as_done(
+    spec: StudySpec, kept: tuple[Path, StudyResult], tmp_path: Path,
+    tiny_model: Path, reviews: Path, other: Path,
+) -> None:  # fmt: skip
+    out, result = kept
+    smaller = plan(tiny_model, reviews, other, sources=["a"], contrasts={})
+    said: list[str] = []
+    trained = Trained()
+    found = run(smaller, tmp_path / "smaller", records=(out,), say=said.append, events=trained)
+    assert found.complete
+    assert any("were measured in out already" in line for line in said)
+    assert all("overlap" in name for name in trained.names)  # of other masks than there
+    cells = {c["arm"]: c for c in result.summary["cells"] if c["source"] == "a"}
+    assert {c["arm"] for c in found.summary["cells"] if c["source"] == "a"} == set(cells)
+    assert all(
+        cell in result.summary["cells"] for cell in found.summary["cells"] if cell["control"]
+    )
+
+
+def test_records_that_are_none_are_refused(spec: StudySpec, tmp_path: Path) -> None:
+    wrong = (tmp_path / "x", tmp_path / "y")
+    with pytest.raises(ConfigError, match=r"(?s)2 faults.*x holds no records.jsonl; expected.*y "):
+        run(spec, tmp_path / "out", records=wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_plan_is_refused(

@@ -1,9 +1,10 @@
 """What a study has measured: one line a finished step, in a file that may be committed.
 
-    OUT/study.json       the plan; written first, never changed
+    OUT/run.json         the plan; written first, never changed
     OUT/contexts.json    what each context was: data, recipe, device, threads, versions
     OUT/records.jsonl    a line a step: its key, what it was, its record, seconds, SHA-256
     OUT/damaged.jsonl    lines that were not what was written; their steps are done again
+    OUT/masks/           masks that may be read again, where they are kept (masks.py)
     OUT/summary.json     what follows from the records
     OUT/summary.md       the same for people
 
@@ -122,6 +123,24 @@ class Ledger:
             "environment": dict(environment),
         }
         line["sha256"] = fingerprint(line)
+        self._append(line)
+
+    def adopt(self, other: Ledger, keys: Iterable[str], *, write: bool = True) -> int:
+        """Take over what another study measured of the same steps; say how many.
+
+        Args:
+            other: the other study's records.
+            keys: of this study's steps.
+            write: whether they are written here as well, or only counted as done.
+        """
+        found = [key for key in keys if key in other and key not in self]
+        for key in found:
+            if write:
+                self._append(other.lines[key])
+            self.lines[key] = other.lines[key]
+        return len(found)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.exists() and not _ends_whole(self.path)
@@ -129,7 +148,7 @@ class Ledger:
                 file.write((b"\n" if torn else b"") + canonical_json(line).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-        self.lines[step.key] = line
+        self.lines[line["key"]] = dict(line)
 
 
 def _ends_whole(path: Path) -> bool:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ticketry import __version__
 from ticketry.errors import ConfigError, InputError, RunError
 from ticketry.execute import Events, Silent, execute
 from ticketry.files import write_bytes, write_json
-from ticketry.metrics import say_sparsity
-from ticketry.plan import estimate_seconds, say_seconds
 from ticketry.runs import REPORT_FILE, check_run, open_run
 from ticketry.steps import Step
 from ticketry.store import Damage, Store
-from ticketry.studies.cells import DENSE, Grid
+from ticketry.studies.around import environment
+from ticketry.studies.cells import Grid
 from ticketry.studies.grid import lay_out
-from ticketry.studies.ledger import Ledger
+from ticketry.studies.ledger import RECORDS_FILE, Ledger
+from ticketry.studies.masks import KeptMasks, read_for_masks
+from ticketry.studies.pricing import price_lines, price_of, workers_of
 from ticketry.studies.spec import StudySpec
 
 CONTEXTS_FILE = "contexts.json"
 SUMMARY_FILE = "summary.json"
 PAGE_FILE = "summary.md"
-_SEEN_ENOUGH = 5
-"""Timed steps from which on the price is what they took, not an estimate."""
 
 Say = Callable[[str], None]
 
@@ -49,6 +42,8 @@ class StudyPlace:
         plan_only: print the price and stop.
         nominal: price by the sizes that the plan states; with ``plan_only``.
         flops_per_s: of another machine to price for; by default this one's are estimated.
+        records: folders of other studies; what they measured of the same steps counts as done.
+        keep_masks: keep the masks that may be read again beside the records.
     """
 
     out: Path
@@ -60,6 +55,8 @@ class StudyPlace:
     plan_only: bool = False
     nominal: bool = False
     flops_per_s: float | None = None
+    records: tuple[Path, ...] = ()
+    keep_masks: bool = False
 
     @property
     def outputs(self) -> Store:
@@ -89,6 +86,7 @@ def run_study(spec: StudySpec, place: StudyPlace) -> StudyResult:
     if place.nominal and not place.plan_only:
         raise ConfigError("--nominal prices a plan by stated sizes; it goes with --plan.")
     check_run(place.out, spec.to_json())
+    _check_records(place.records)
     grid = lay_out(spec, place.say, nominal=place.nominal)
     return run_grid(spec, grid, place)
 
@@ -116,7 +114,9 @@ def run_grid(
     identity = spec.to_json() if identity is None else identity
     check_run(place.out, identity)
     ledger = Ledger(place.out)
-    steps = missing(grid, ledger, place.outputs)
+    masks = KeptMasks(place.out, grid, place.outputs)
+    _adopt(grid, ledger, masks, place, write=False)
+    steps = missing(grid, ledger, place.outputs, masks)
     price = price_of(grid, ledger, steps, place)
     for line in price_lines(spec, grid, price):
         place.say(line)
@@ -128,10 +128,11 @@ def run_grid(
         if count := ledger.set_aside():
             place.say(f"{count} damaged lines of {ledger.path} were set aside; only their steps "
                       "are done again")  # fmt: skip
-        steps = missing(grid, ledger, place.outputs)
+        _adopt(grid, ledger, masks, place, write=True)
+        steps = _bring_masks(grid, ledger, masks, place)
         _keep_contexts(grid, place.out)
         try:
-            done = _run(grid, steps, ledger, place)
+            done = _run(grid, steps, ledger, masks, place)
         finally:
             summary = summarise(spec, grid, ledger)
             write_json(place.out / SUMMARY_FILE, summary)
@@ -155,7 +156,28 @@ def _write_report(summary: Mapping[str, Any], place: StudyPlace) -> None:
     write_bytes(place.out / REPORT_FILE, text.encode())
 
 
-def missing(grid: Grid, ledger: Ledger, store: Store) -> list[Step]:
+def _check_records(folders: Sequence[Path]) -> None:
+    """Refuse folders that hold no records, all at once."""
+    if faults := [
+        f"--records {folder} holds no {RECORDS_FILE}; expected the folder of a study."
+        for folder in folders
+        if not (folder / RECORDS_FILE).is_file()
+    ]:
+        raise ConfigError(faults)
+
+
+def _adopt(grid: Grid, ledger: Ledger, masks: KeptMasks, place: StudyPlace, *, write: bool) -> None:
+    """Take over what other studies measured of the same steps, and the masks they kept."""
+    keys = [step.key for step in grid.steps]
+    for folder in place.records:
+        other = Ledger(folder)
+        count = ledger.adopt(other, keys, write=write)
+        masks.also(folder)
+        if count and write:
+            place.say(f"{count} steps of this study were measured in {folder.name} already")
+
+
+def missing(grid: Grid, ledger: Ledger, store: Store, masks: KeptMasks) -> list[Step]:
     """Return the steps to run: those without a record, and those whose masks these need again.
 
     A record that was committed counts as done, wherever its mask is by now.
@@ -170,19 +192,49 @@ def missing(grid: Grid, ledger: Ledger, store: Store) -> list[Step]:
         wanted.add(key)
         # What a stored step needs is not read any more.
         if not store.has(key):
-            needs = [need for need in by_key[key].needs if not store.has(need)]
-            stack += [need for need in needs if need in by_key]  # others are brought along
+            stack += [
+                need
+                for need in by_key[key].needs
+                if need in by_key  # others are brought along
+                and not store.has(need)
+                and not (need in read_for_masks(by_key[key]) and masks.has(need, ledger))
+            ]
     return [step for step in grid.steps if step.key in wanted]
 
 
-def _run(grid: Grid, steps: Sequence[Step], ledger: Ledger, place: StudyPlace) -> bool:
+def _bring_masks(grid: Grid, ledger: Ledger, masks: KeptMasks, place: StudyPlace) -> list[Step]:
+    """Put kept masks where the missing steps read them; return the missing steps."""
+    store = place.outputs
+    while True:
+        steps = missing(grid, ledger, store, masks)
+        made = {step.key for step in steps}
+        needed = {
+            need for step in steps if not store.has(step.key) for need in read_for_masks(step)
+        }
+        # Those of a damaged file are searched again, which may need others.
+        wrong = [
+            key
+            for key in sorted(needed - made)
+            if masks.has(key, ledger) and not store.has_mask(key) and not masks.bring(key, ledger)
+        ]
+        if not wrong:
+            return steps
+        place.say(f"{len(wrong)} damaged files of {masks.folder} were set aside; "
+                  "their searches are done again")  # fmt: skip
+
+
+def _run(
+    grid: Grid, steps: Sequence[Step], ledger: Ledger, masks: KeptMasks, place: StudyPlace
+) -> bool:
     store = place.outputs
     for scene in {scene.context.data_sha256: scene for scene in grid.all_scenes}.values():
         store.write_data(scene.context.data_sha256, scene.data.to_json())
     until = math.inf
     if place.max_hours is not None:
         until = time.monotonic() + 3600 * place.max_hours
-    keeper = _Keeper(place.events or Silent(), ledger, environment())
+    keeper = _Keeper(
+        place.events or Silent(), ledger, environment(), masks if place.keep_masks else None
+    )
     # Finished but not recorded: a crash between the two, or another study that shares the store.
     keeper.adopt([step for step in steps if store.has(step.key)], store)
     return execute(
@@ -198,10 +250,17 @@ def _run(grid: Grid, steps: Sequence[Step], ledger: Ledger, place: StudyPlace) -
 class _Keeper:
     """Writes each finished step into the ledger, and passes events on."""
 
-    def __init__(self, events: Events, ledger: Ledger, around: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        events: Events,
+        ledger: Ledger,
+        around: Mapping[str, Any],
+        masks: KeptMasks | None,
+    ) -> None:
         self.events = events
         self.ledger = ledger
         self.around = around
+        self.masks = masks
 
     def begin(self, steps: Sequence[Step], found: int) -> None:
         """Pass on."""
@@ -236,7 +295,6 @@ class _Keeper:
     def _keep(self, step: Step, record: Mapping[str, Any], seconds: float) -> None:
         if step.key not in self.ledger:
             self.ledger.add(step, record, seconds, self.around)
-            return
         # A search done again for its mask must find the same one, or the study would mix two.
         known = self.ledger.record(step.key).get("digest")
         if known is not None and known != record["digest"]:
@@ -245,143 +303,8 @@ class _Keeper:
                 f"says ({record['digest'][:12]}, not {known[:12]}): this machine computes "
                 "otherwise than the one of the records. Give a new --out to measure all here."
             )
-
-
-def price_of(
-    grid: Grid, ledger: Ledger, steps: Sequence[Step], place: StudyPlace
-) -> dict[str, Any]:
-    """Return what a study costs: all of it, and what is left."""
-    dense = {cell.target: grid.cells[cell].groups[0][0] for cell in grid.cells if cell.arm == DENSE}
-    one = max(grid.work(step) for step in dense.values()) if dense else 1.0
-    mean = sum(grid.work(step) for step in dense.values()) / max(len(dense), 1) or one
-    workers = workers_of(grid, place)
-    if place.flops_per_s is None:
-        seconds = _seconds(grid, ledger, steps, workers)
-    else:
-        seconds = sum(grid.work(step) for step in steps) / place.flops_per_s
-    trainings = [step for step in grid.steps if step.train_passes]
-    return {
-        "cells": len(grid.cells),
-        "masks": len({found.start.mask_key for found in grid.found}),
-        "steps": len(grid.steps),
-        "trainings": len(trainings),
-        "trainings_left": sum(step.train_passes > 0 for step in steps),
-        "dense_equivalents": round(sum(grid.work(s) for s in grid.steps) / mean, 1),
-        "dense_equivalents_left": round(sum(grid.work(s) for s in steps) / mean, 1),
-        "train_passes": sum(step.train_passes for step in grid.steps),
-        "workers": max(workers, 1),
-        "seconds_left": None if seconds is None else round(seconds),
-        "flops_per_s": place.flops_per_s,
-    }
-
-
-def _seconds(grid: Grid, ledger: Ledger, steps: Sequence[Step], workers: int) -> float | None:
-    """Estimate how long the rest takes: by what was timed here so far, else by a matrix product."""
-    here = platform.node()
-    timed = {
-        line["key"]: seconds
-        for line, seconds in ledger.seconds()
-        if line["environment"].get("machine") == _machine(here) and seconds > 0
-    }
-    known = [step for step in grid.steps if step.key in timed and step.train_passes]
-    if len(known) >= _SEEN_ENOUGH:
-        rate = sum(timed[step.key] for step in known) / sum(grid.work(step) for step in known)
-        return rate * sum(grid.work(step) for step in steps) / max(workers, 1)
-    total = 0.0
-    for key, context in grid.contexts.items():
-        part = [step for step in steps if step.context_key == key]
-        if not part:
-            continue
-        seconds = estimate_seconds(
-            part,
-            flops_per_pass=grid.flops[key],
-            threads=context.threads,
-            workers=workers,
-            device=context.device,
-            dtype=str(context.recipe["dtype"]),
-        )
-        if seconds is None:
-            return None
-        total += seconds
-    return total
-
-
-def price_lines(spec: StudySpec, grid: Grid, price: Mapping[str, Any]) -> list[str]:
-    """Say what a study is and costs, a line each."""
-    lines = [f"Study {spec.study}: {spec.title}"]
-    arms = {arm.name: arm for arm in spec.arms}
-    for name, arm in arms.items():
-        sources = ", ".join(arm.sources) or "no task"
-        lines.append(
-            f"  {name:<18} masks of {sources} at {', '.join(map(say_sparsity, arm.sparsities))}"
-        )
-    for control in spec.controls:
-        lines.append(
-            f"  {control.name:<18} of {control.of} at "
-            f"{', '.join(map(say_sparsity, control.sparsities))}"
-        )
-    left = price["seconds_left"]
-    about = "" if left is None else f", about {say_seconds(left)}"
-    lines.append(
-        f"  {price['cells']} cells from {price['masks']} masks: {price['trainings']:,} trainings "
-        f"= {price['dense_equivalents']:,g} dense fine-tunings of mean length"
-    )
-    how = f"with {price['workers']} worker{'s' if price['workers'] > 1 else ''}"
-    if price["flops_per_s"] is not None:
-        how = f"at {price['flops_per_s'] / 1e12:g} TFLOP/s sustained"
-    lines.append(
-        f"  {price['trainings_left']:,} trainings are left "
-        f"({price['dense_equivalents_left']:,g} dense fine-tunings){about} {how}"
-    )
-    return lines
-
-
-def workers_of(grid: Grid, place: StudyPlace) -> int:
-    """Return how many trainings run side by side."""
-    if place.workers is not None:
-        if place.workers < 0:
-            raise ConfigError(
-                f"--workers is {place.workers}; expected 0 (in this process) or more."
-            )
-        return place.workers
-    context = next(iter(grid.contexts.values()))
-    if context.device != "cpu":
-        return 1
-    return max(1, (os.cpu_count() or 1) // context.threads)
-
-
-def _machine(node: str) -> str:
-    """Return what tells machines apart without naming one."""
-    from ticketry.config import fingerprint
-
-    return fingerprint([node, platform.machine(), os.cpu_count()])[:12]
-
-
-@functools.cache
-def environment() -> dict[str, Any]:
-    """Return what a record was measured with."""
-    return {
-        "ticketry": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "transformers")},
-        "cores": os.cpu_count(),
-        "machine": _machine(platform.node()),
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of ticketry's own source, ``+`` behind it if it was changed since."""
-    source = Path(__file__).parent
-    try:
-        run = functools.partial(
-            subprocess.run, cwd=source, capture_output=True, text=True, check=True, timeout=10
-        )
-        head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
-        changed = run(["git", "status", "--porcelain", "--", str(source.parent)]).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head + ("+" if changed else "")
+        if self.masks is not None:
+            self.masks.keep(step.key, self.ledger)
 
 
 def _keep_contexts(grid: Grid, out: Path) -> None:
