@@ -10,6 +10,7 @@ from typing import Any
 from ticketry.core.likeness import likeness
 from ticketry.core.mask import Mask
 from ticketry.errors import InputError
+from ticketry.report.kernels import kernel_facts, kernel_maps, zero_kernel_lines
 from ticketry.report.layers import kinds_of
 from ticketry.report.likenesses import beyond
 from ticketry.runs import TICKET_FOLDER
@@ -94,7 +95,8 @@ def compare(tickets: Mapping[str, Ticket]) -> dict[str, Any]:
     Each pair of masks has the measures of :func:`ticketry.core.likeness.likeness`: overlap and
     cosine of the kept and of the pruned weights, and agreement, each beside two kinds of chance,
     over all weights, by tensor and by kind of matrix. ``kept_by_chance`` and ``pruned_by_chance``
-    are those at the masks' own layer densities.
+    are those at the masks' own layer densities. ``kernels`` lists the tensors that have kernels
+    (:mod:`ticketry.core.kernels`) with the zero ones of each mask; ``kernel_maps`` maps one.
 
     Args:
         tickets: label -> ticket, of one base and scope (:func:`load_tickets`).
@@ -110,6 +112,8 @@ def compare(tickets: Mapping[str, Ticket]) -> dict[str, Any]:
             for a, b in combinations(masks, 2)
         ],
         "layers": _layers(tickets),
+        "kernels": kernel_facts(masks),
+        "kernel_maps": kernel_maps(masks),
     }
 
 
@@ -191,7 +195,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             if row["cost_dense_equivalents"] is not None:
                 outcome += f", search {row['cost_dense_equivalents']:.2f} dense-equivalents"
         said.append(f"  {row['label']:<{width}}  {row['sparsity']:6.1%}  {outcome}")
-    return [*said, *_table(found["overlaps"])]
+    return [*said, *_table(found["overlaps"]), *zero_kernel_lines(found["kernels"])]
 
 
 _COLUMNS = ("overlap", "density", "layers", "cosine", "density", "layers")

@@ -294,6 +294,21 @@ def _run_overlaps(step: Step, bench: Bench, progress: Progress) -> Output:
     return Output({"masks": [mask.digest() for mask in masks], **tables})
 
 
+def _run_kernels(step: Step, bench: Bench, progress: Progress) -> Output:
+    """Kernels that each of the masks that other steps left empties, and what chance gives."""
+    from ticketry.core.kernels import kernel_counts
+
+    rows: dict[str, list[Any]] = {"masks": [], "zero": [], "zero_expected": [], "kernels": []}
+    for number, key in enumerate(step.needs):
+        mask = bench.mask_of(key)
+        counts = kernel_counts(mask)
+        rows["masks"].append(mask.digest())
+        for name in ("zero", "zero_expected", "kernels"):
+            rows[name].append(sum(getattr(count, name) for count in counts))
+        progress(number + 1, len(step.needs))
+    return Output(rows)
+
+
 def _theta0_course(step: Step, bench: Bench) -> Course:
     """Return θ0, with the head that was warmed up where there is one, and the whole schedule."""
     from ticketry.course import Course
@@ -322,5 +337,6 @@ KINDS: Mapping[str, Callable[[Step, Bench, Progress], Output]] = {
     "endpoint": _run_endpoint,
     "connectivity": _run_connectivity,
     "overlaps": _run_overlaps,
+    "kernels": _run_kernels,
     "warm-head": _run_warm_head,
 }

@@ -57,6 +57,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         **{name: [[_NUMBER]] for name in ("kept_iou", "pruned_iou")},
         **{name: [[_NUMBER]] for name in ("kept_expected", "pruned_expected")},
     },
+    "kernels": {"masks": [str], "zero": [_COUNT], "zero_expected": [_NUMBER], "kernels": [_COUNT]},
 }
 """Kind of step -> the form of its record."""
 

@@ -242,6 +242,23 @@ def test_the_page_is_whole_and_accessible() -> None:
     assert render_comparison(compare(many())) == html
 
 
+def test_zero_kernels_of_convolutions_stand_on_the_page() -> None:
+    bits = torch.zeros(2, 2, 1, 2, dtype=torch.bool)
+    bits[0, 0] = True
+    found = compare({"a": Ticket(Mask({"c": bits}), BASE), "b": Ticket(Mask({"c": ~bits}), BASE)})
+    html = render_comparison(found)
+    check_page(html)
+    assert "Kernels of c, outputs by inputs" in html
+    # a: 3 of 4 zero; by chance 6/8 · 5/7. b: 1 of 4; 2/8 · 1/7.
+    assert "75.0% (53.6%)" in html
+    assert "25.0% (3.6%)" in html
+    said = "\n".join(lines(found))
+    assert "zero kernels, of 4 of more than one weight" in said
+    assert "a   75.00%  (chance 53.57%)" in said
+    assert "Zero kernels" not in render_comparison(compare(many()))
+    json.dumps(found, allow_nan=False)
+
+
 def test_lines_say_scores_and_chance() -> None:
     said = "\n".join(lines(compare(many())))
     assert "3 tickets of user/base" in said

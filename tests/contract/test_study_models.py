@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModel
 
+from architectures import ARCHITECTURES
+from little_images import class_folders
+from ticketry.core.kernels import kernel_counts
 from ticketry.errors import ConfigError
+from ticketry.maskfile import load_mask
 from ticketry.studies.planfile import build_plan
 from ticketry.studies.running import StudyPlace, run_study
 from ticketry.studies.spec import StudySpec
@@ -81,3 +87,44 @@ def test_models_of_other_tensors_are_refused_before_anything_is_trained(
     assert not place.out.exists()
     spec = plan(models, reviews, "wide", **alone, overlaps=False)
     assert run_study(spec, StudyPlace(tmp_path / "out", workers=0, plan_only=True)).price
+
+
+def test_a_study_of_convolutions_counts_zero_kernels(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(ARCHITECTURES["convnext"].build_config())
+    model.save_pretrained(tmp_path / "model")
+    data = class_folders(tmp_path / "data", {"cat": 12, "dog": 12})
+    spec = build_plan(
+        {
+            "study": "toy",
+            "model": str(tmp_path / "model"),
+            "recipe": {"recipe": "paper", "epochs": 1, "batch_size": 8, "image_size": 8},
+            "tasks": {"t": {"data": str(data), "objective": "image-classification"}},
+            "masks": 2,
+            "fine_tunings": 1,
+            "half_budget": False,
+            "sources": ["t"],
+            "targets": "same",
+            "sparsities": [0.9],
+            "arms": {"imp": {"method": "imp", "grid": [0.9]}},
+            "overlaps": False,
+        }
+    )
+    result = run_study(spec, StudyPlace(tmp_path / "out", workers=0))
+    assert result.complete
+    rows = result.summary["kernels"]
+    assert [(row["arm"], row["source"], row["number"]) for row in rows] == [
+        ("imp", "t", 0), ("imp", "t", 1),
+    ]  # fmt: skip
+    masks = [
+        load_mask(path.read_bytes())
+        for path in (tmp_path / "out" / "store" / "objects").glob("*/*/mask.safetensors")
+    ]
+    shares = [
+        sum(c.zero for c in kernel_counts(mask)) / sum(c.kernels for c in kernel_counts(mask))
+        for mask in masks
+    ]
+    assert sorted(row["zero"] for row in rows) == pytest.approx(sorted(shares))
+    page = (tmp_path / "out" / "summary.md").read_text()
+    assert "| imp, t | 90% | 2 | " in page.split("**Zero kernels**")[1]

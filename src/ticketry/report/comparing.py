@@ -9,6 +9,7 @@ from ticketry.metrics import say_difference, say_score, scale_of
 from ticketry.report import drawing, require_report
 from ticketry.report.curves import Tested, curve
 from ticketry.report.drawing import draw_page
+from ticketry.report.kernels import draw_kernel_maps, zero_kernels
 from ticketry.report.likenesses import MOST_LISTED, beyond, likeness_map, pair_rows, part_row
 
 if TYPE_CHECKING:
@@ -47,10 +48,13 @@ def render_comparison(found: Mapping[str, Any]) -> str:
         "figures": {
             "overlaps": _bars(found["overlaps"][:MOST_PAIRS]),
             "likeness": _map(found) if len(found["tickets"]) > 2 else "",
+            "kernels": draw_kernel_maps(found["kernel_maps"]) if found["kernel_maps"] else "",
             **{f"curve-{n}": _curve(rows, n) for n, rows in enumerate(groups.values())},
         },
         "drawn": min(MOST_PAIRS, len(found["overlaps"])),
         "labels": [row["label"] for row in found["tickets"]],
+        "kernels": _kernels(found["kernels"]),
+        "mapped": (found["kernel_maps"] or {}).get("name"),
         "layers": [
             {
                 "name": layer["name"],
@@ -124,6 +128,39 @@ def _beyond(pair: Mapping[str, Any]) -> dict[str, str]:
 
 def _parts(pairs: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, str]]:
     return [part_row(pair, part) for pair in pairs for part in pair[name]]
+
+
+def _kernels(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row a tensor, and one of all: zero kernels of each ticket, and chance."""
+    rows = [
+        {
+            "name": row["name"],
+            "kernels": f"{row['kernels']:,}",
+            "cells": [
+                f"{ticket['zero'] / row['kernels']:.1%} "
+                f"({ticket['zero_expected'] / row['kernels']:.1%})"
+                if row["kernels"]
+                else "–"
+                for ticket in row["tickets"].values()
+            ],
+            "empty": [f"{ticket['empty_outputs']:,}" for ticket in row["tickets"].values()],
+        }
+        for row in facts
+    ]
+    if rows:
+        rows.append(
+            {
+                "name": "all of them",
+                "kernels": f"{sum(row['kernels'] for row in facts):,}",
+                "cells": [f"{share:.1%} ({chance:.1%})" for share, chance in
+                          zero_kernels(facts).values()],
+                "empty": [
+                    f"{sum(row['tickets'][label]['empty_outputs'] for row in facts):,}"
+                    for label in facts[0]["tickets"]
+                ],
+            }
+        )  # fmt: skip
+    return rows
 
 
 def _map(found: Mapping[str, Any]) -> str:

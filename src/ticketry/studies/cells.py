@@ -98,6 +98,7 @@ class Grid:
     scenes: Mapping[str, Scene]
     flops: Mapping[str, float]
     overlaps: tuple[Step, ...] = ()
+    kernels: tuple[Step, ...] = ()
     all_scenes: tuple[Scene, ...] = ()
 
     def work(self, step: Step) -> float:
@@ -149,8 +150,9 @@ class Layout:
         """Return what was gathered, with the overlaps of all masks if wanted."""
         alike = overlap_steps(found) if overlaps else ()
         made = scenes.all
+        emptied = kernel_steps(found, made)
         return Grid(
-            steps=(*self.steps, *alike),
+            steps=(*self.steps, *alike, *emptied),
             cells=self.cells(),
             half={target: tuple(steps) for target, steps in self.half.items()},
             found=tuple(found),
@@ -158,29 +160,59 @@ class Layout:
             scenes={target: scenes.of(target) for target in targets},
             flops={scene.context_key: scene.flops_per_pass for scene in made},
             overlaps=alike,
+            kernels=emptied,
             all_scenes=made,
         )
 
 
 def overlap_steps(found: Sequence[Found]) -> tuple[Step, ...]:
     """Return a step for each sparsity at which there are two masks of the same tensors."""
+    return tuple(
+        _looking_at(f"overlaps of {len(keys)} masks", "overlaps", sparsity, masks, keys)
+        for sparsity, masks, keys in _by_sparsity(found)
+        if len(keys) > 1
+    )
+
+
+def kernel_steps(found: Sequence[Found], scenes: Sequence[Any]) -> tuple[Step, ...]:
+    """Return a step for each sparsity at which there are masks of tensors with kernels."""
+    from ticketry.core.kernels import has_kernels
+
+    having = {
+        scene.context_key
+        for scene in scenes
+        if any(has_kernels(tuple(shape)) for shape in getattr(scene, "shapes", {}).values())
+    }
+    return tuple(
+        _looking_at(f"kernels of {len(keys)} masks", "kernels", sparsity, masks, keys)
+        for sparsity, masks, keys in _by_sparsity([m for m in found if m.context_key in having])
+    )
+
+
+def _looking_at(
+    name: str, kind: str, sparsity: float, masks: Sequence[Found], keys: Sequence[str]
+) -> Step:
+    return Step(
+        name=f"{name} at {say_sparsity(sparsity)} sparsity",
+        kind=kind,
+        params={},
+        context_key=masks[0].context_key,
+        needs=tuple(keys),
+    )
+
+
+def _by_sparsity(
+    found: Sequence[Found],
+) -> list[tuple[float, list[Found], tuple[str, ...]]]:
+    """Return sparsity, masks, and the steps that leave them, each mask once."""
     by_sparsity: dict[float, list[Found]] = {}
     for mask in found:
         by_sparsity.setdefault(mask.sparsity, []).append(mask)
-    steps = []
+    rows = []
     for sparsity, masks in sorted(by_sparsity.items()):
         # A one-shot mask of θ0 is made on each target; it is one mask.
         once = {(mask.arm, mask.source, mask.start.mask_key): mask for mask in masks}
         first = {(m.arm, m.source, m.number): m for m in reversed(once.values())}
         keys = dict.fromkeys(mask.start.mask_key for mask in reversed(first.values()))
-        if len(keys) > 1:
-            steps.append(
-                Step(
-                    name=f"overlaps of {len(keys)} masks at {say_sparsity(sparsity)} sparsity",
-                    kind="overlaps",
-                    params={},
-                    context_key=masks[0].context_key,
-                    needs=tuple(keys),
-                )
-            )
-    return tuple(steps)
+        rows.append((sparsity, masks, tuple(keys)))
+    return rows

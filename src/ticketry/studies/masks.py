@@ -33,7 +33,7 @@ _MOST_BYTES = 1 << 30
 
 def read_for_masks(step: Step) -> tuple[str, ...]:
     """Return the steps of which this one reads the mask and nothing else."""
-    if step.kind == "overlaps":
+    if step.kind in ("overlaps", "kernels"):
         return step.needs
     # The weights that a ticket carries come from another of the needs, or from the same step.
     if step.kind == "replicate" and step.needs:

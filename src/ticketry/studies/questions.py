@@ -120,6 +120,33 @@ def overlaps(grid: Grid, ledger: Ledger) -> list[dict[str, Any]]:
     return found
 
 
+def zero_kernels(grid: Grid, ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the share of kernels that each mask empties, and of random ones of its layers."""
+    found = []
+    for step in grid.kernels:
+        if step.key not in ledger:
+            continue
+        record = ledger.record(step.key)
+        rows = zip(
+            _masks_of(grid, step.needs),
+            *(record[name] for name in ("zero", "zero_expected", "kernels")),
+            strict=True,
+        )
+        found += [
+            {
+                "sparsity": mask.sparsity,
+                "arm": mask.arm,
+                "source": mask.source,
+                "number": mask.number,
+                "zero": zero / kernels,
+                "zero_expected": expected / kernels,
+            }
+            for mask, zero, expected, kernels in rows
+            if kernels
+        ]
+    return found
+
+
 def _masks_of(grid: Grid, keys: Sequence[str]) -> list[Found]:
     by_key: dict[str, Found] = {}
     for mask in grid.found:

@@ -45,7 +45,13 @@ def summarise(spec: StudySpec, grid: Grid, ledger: Ledger) -> dict[str, Any]:
     """
     reader = _Summary(spec, grid, ledger)
     cells = [reader.cell(cell) for cell in grid.cells.values()]
-    from ticketry.studies.questions import contrasts, curves, overlaps, universality
+    from ticketry.studies.questions import (
+        contrasts,
+        curves,
+        overlaps,
+        universality,
+        zero_kernels,
+    )
 
     by_key = dict(zip(grid.cells, cells, strict=True))
     near = overlaps(grid, ledger)
@@ -69,6 +75,7 @@ def summarise(spec: StudySpec, grid: Grid, ledger: Ledger) -> dict[str, Any]:
         "curves": curves(by_key),
         "universality": universality(spec, by_key),
         "overlaps": near,
+        **({"kernels": zero_kernels(grid, ledger)} if grid.kernels else {}),
         "contrasts": contrasts(spec, grid, ledger, near),
     }
 

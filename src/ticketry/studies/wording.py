@@ -50,6 +50,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
         *_controls(summary),
         *_universality(summary),
         *_overlaps(summary),
+        *_kernels(summary),
         *_contrasts(summary),
     ]
 
@@ -255,6 +256,32 @@ def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
             rows,
         )
     return found
+
+
+def _kernels(summary: Mapping[str, Any]) -> list[Section]:
+    groups: dict[tuple[str, str | None, float], list[Mapping[str, Any]]] = {}
+    for row in summary.get("kernels", ()):
+        groups.setdefault((row["arm"], row["source"], row["sparsity"]), []).append(row)
+    rows = []
+    for (arm, source, sparsity), masks in groups.items():
+        zero, expected = (
+            sum(mask[name] for mask in masks) / len(masks) for name in ("zero", "zero_expected")
+        )
+        rows.append(
+            [
+                f"{arm}, {source}" if source else arm,
+                say_sparsity(sparsity),
+                str(len(masks)),
+                f"{100 * zero:.2f}%",
+                f"{100 * expected:.2f}%",
+            ]
+        )
+    head = ["mask", "sparsity", "masks", "zero kernels", "by chance"]
+    words = (
+        "share of convolution kernels of which nothing is kept, and of random masks with the "
+        "same layer densities; kernels of one weight are left out"
+    )
+    return _section("Zero kernels", words, head, rows)
 
 
 def _contrasts(summary: Mapping[str, Any]) -> list[Section]:
