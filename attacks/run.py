@@ -11,12 +11,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 import data
 import models
 import runs
+import studies
 import tickets
 from harness import ATTACKS, carry_out, log_lines, shared_artifacts, warm_up
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- log: begin -->\n", "<!-- log: end -->"
-PARTS = {"Tickets": tickets, "Models": models, "Data and options": data, "Runs and stores": runs}
+PARTS = {
+    "Tickets": tickets,
+    "Models": models,
+    "Data and options": data,
+    "Runs and stores": runs,
+    "Studies": studies,
+}
 
 
 def log() -> str:
