@@ -32,11 +32,11 @@ DENSITY = 0.5
 class Model:
     """A tiny model's prunable tensors, its structure, and statistics that are drawn."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scope: str) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = AutoModel.from_config(ARCHITECTURES[name].build_config())
-        self.names = prunable(model, "encoder")
+        self.names = prunable(model, scope)
         parameters = canonical_parameters(model)
         self.weights = {n: parameters[n].detach().clone() for n in self.names}
         self.axes = input_axes(model, self.names)
@@ -54,9 +54,12 @@ class Model:
         }
 
 
-@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+EVERY = [*((name, "encoder") for name in sorted(ARCHITECTURES)), ("t5", "encoder-decoder")]
+
+
+@pytest.fixture(scope="module", params=EVERY, ids=" ".join)
 def model(request: pytest.FixtureRequest) -> Model:
-    return Model(request.param)
+    return Model(*request.param)
 
 
 def scoped(model: Model, pattern: str) -> tuple[Mapping[str, Tensor], tuple[Unit, ...] | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertForTokenClassification
 
 from small_task import small_task
 from ticketry.companions import Capture, Companion, GradualPruning, Movement, Silent
@@ -131,6 +132,23 @@ def test_weights_of_another_model_change_nothing(workload: SequenceClassificatio
         put_weights_(model, {**good, "nowhere": torch.ones(1), "pooler.dense.bias": torch.ones(3)})
     after = take_weights(model)
     assert all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_a_pooler_that_a_task_model_does_without_is_left_out(
+    workload: SequenceClassification, tiny_model: Path
+) -> None:
+    weights = reinitialised(resolve(str(tiny_model)), 1)
+    assert "pooler.dense.weight" in weights
+    tagger = BertForTokenClassification(BertConfig.from_pretrained(tiny_model))
+    put_weights_(tagger, weights)
+    found = canonical_parameters(tagger)
+    assert set(weights) - set(found) == {"pooler.dense.weight", "pooler.dense.bias"}
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in found.items())
+    classifier = workload.build(0)  # it has one, which is taken up
+    put_weights_(classifier, weights)
+    assert torch.equal(classifier.bert.pooler.dense.weight, weights["pooler.dense.weight"])
+    with pytest.raises(ModelError, match="1 of 38 tensors to start from do not fit the model: x"):
+        put_weights_(tagger, {"x": torch.ones(1), **weights})
 
 
 def test_reinitialised_weights_follow_the_seed_alone(tiny_model: Path) -> None:

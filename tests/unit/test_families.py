@@ -99,6 +99,7 @@ def test_what_a_unit_writes_is_all_that_it_does(name: str) -> None:
 
 
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+T5_GATED = {"num_heads": 6, "num_layers": 8, "d_ff": 1024, "feed_forward_proj": "gated-gelu"}
 PUBLISHED: dict[str, tuple[str, dict[str, Any], str, int, int]] = {
     # 4·768² + 2·768·3072 = 7,077,888 in 6 tensors, once for all layers
     "albert-base-v2": (
@@ -122,6 +123,10 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], str, int, int]] = {
     # 6·(4·512² + 2·512·2048); the decoder adds 6·(8·512² + 2·512·2048)
     "t5-small": ("T5Config", {}, "encoder", 36, 18_874_368),
     "t5-small, both": ("T5Config", {}, "encoder-decoder", 96, 44_040_192),
+    # A gate beside the MLP's input: 8·(4·512·384 + 3·512·1024) in 7 tensors a block
+    "t5-v1.1-small": ("T5Config", T5_GATED, "encoder", 56, 18_874_368),
+    # and the decoder's 8·(8·512·384 + 3·512·1024) = 25,165,824 in 11
+    "t5-v1.1-small, both": ("T5Config", T5_GATED, "encoder-decoder", 144, 44_040_192),
     # 12·(4·768² + 2·768·3072)
     "vit-base-patch16-224": ("ViTConfig", {}, "encoder", 72, 84_934_656),
     # Widths 96, 192, 384, 768, blocks 3, 3, 9, 3: a block is 49·d + 8·d² (78,432; 304,320;
@@ -208,6 +213,18 @@ def test_custom_scopes_include_and_exclude() -> None:
     both = prunable(build("t5"), ("encoder-decoder", "!encoder.*"))
     assert len(both) == 20
     assert all(name.startswith("decoder.") for name in both)
+
+
+def test_a_gate_of_t5_belongs_to_its_neurons() -> None:
+    config = ARCHITECTURES["t5"].build_config()
+    config.feed_forward_proj, config.is_gated_act, config.dense_act_fn = (
+        "gated-gelu", True, "gelu_new",
+    )  # fmt: skip
+    model = AutoModel.from_config(config)
+    found = units(model, "neuron", prunable(model, "encoder"))
+    assert len(found) == 64  # 2 blocks of 32
+    assert [(part.tensor.rpartition("DenseReluDense.")[2], part.axis) for part in found[0].parts] \
+        == [("wi_0.weight", 0), ("wi_1.weight", 0), ("wo.weight", 1)]  # fmt: skip
 
 
 def test_t5_tables_and_shared_weights_count_once() -> None:

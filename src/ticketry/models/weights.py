@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from ticketry.errors import ModelError
-from ticketry.models.loading import base_state, canonical_tensors, loading, some_names
+from ticketry.models.families import FAMILIES, matching
+from ticketry.models.loading import base_state, canonical_tensors, config_of, loading, some_names
 from ticketry.models.sources import BaseRef
 
 HEAD = "head/"
@@ -44,10 +45,15 @@ def base_part(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def put_weights_(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Set a model's tensors to ``weights``, in place; tensors not named stay as they are.
 
+    A pooler among them is left out where the model has none: the task models of RoBERTa and ViT,
+    and those that tag words, do without their base's.
+
     Raises:
         ModelError: the model lacks a tensor or has another shape there; nothing was changed.
     """
     targets = dict(canonical_tensors(model))
+    unused = _unused_pooler(model, targets, weights)
+    weights = {name: tensor for name, tensor in weights.items() if name not in unused}
     targets |= {HEAD + name: tensor for name, tensor in model.state_dict(keep_vars=True).items()}
     unfit = [
         name
@@ -61,6 +67,15 @@ def put_weights_(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         )
     for name, tensor in weights.items():
         targets[name].copy_(tensor)
+
+
+def _unused_pooler(
+    model: nn.Module, targets: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    family = FAMILIES.get(str(getattr(config_of(model), "model_type", "")))
+    if family is None or matching(targets, family.pooler):
+        return ()
+    return matching(weights, family.pooler)
 
 
 def reinitialised(base: BaseRef, seed: int) -> dict[str, Tensor]:
