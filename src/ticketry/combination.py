@@ -113,9 +113,25 @@ def check_combination(
         allocation: one of :data:`ALLOCATIONS`.
         min_layer_density: as in :func:`ticketry.core.select.select`; 0 is no floor.
     """
+    return next(iter(combination_faults(criterion, pattern, allocation, min_layer_density)), None)
+
+
+def combination_faults(
+    criterion: str, pattern: str, allocation: str, min_layer_density: float = 0.0
+) -> list[str]:
+    """Return every unknown name of a choice, or why known ones do not go together.
+
+    Args:
+        criterion: as in :func:`check_combination`, and so are the others.
+    """
+    faults = []
     if criterion not in CRITERIA:
-        return unknown_name_message("criterion", criterion, CRITERIA)
-    return check_pattern(pattern, allocation, min_layer_density)
+        faults.append(unknown_name_message("criterion", criterion, CRITERIA))
+    if allocation not in ALLOCATIONS:
+        faults.append(unknown_name_message("allocation", allocation, ALLOCATIONS))
+        allocation = ALLOCATIONS[0]
+    reason = check_pattern(pattern, allocation, min_layer_density)
+    return [*faults, reason] if reason is not None else faults
 
 
 def check_pattern(pattern: str, allocation: str, min_layer_density: float = 0.0) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ticketry.combination import check_combination
+from ticketry.combination import combination_faults
 from ticketry.errors import unknown_name_message
 
 METHODS = ("imp", "one-shot", "gradual")
@@ -264,15 +264,12 @@ def _criterion(search: SearchSpec) -> list[str]:
 
 
 def _structure(search: SearchSpec) -> list[str]:
-    faults = []
-    reason = check_combination(
+    faults = combination_faults(
         search.criterion, search.pattern, search.allocation, search.min_layer_density
     )
-    if reason is not None:
-        faults.append(reason)
-    if group := N_OF_M.match(search.pattern):
-        density = int(group[1]) / int(group[2])
-        if density < 1 and abs(search.sparsity - (1 - density)) > 1e-9:
+    group = N_OF_M.match(search.pattern)
+    if group and (density := int(group[1]) / int(group[2])) < 1:
+        if abs(search.sparsity - (1 - density)) > 1e-9:
             faults.append(
                 f"--pattern {search.pattern} has sparsity {1 - density:g} by itself and "
                 f"--sparsity is {search.sparsity:g}; give that one."

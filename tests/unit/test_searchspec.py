@@ -112,6 +112,16 @@ def test_each_fault_has_its_reason(spec: SearchSpec, message: str) -> None:
     assert any(message in fault for fault in check_search(spec)), check_search(spec)
 
 
+def test_every_unknown_name_is_said_at_once_and_nothing_is_concluded_from_it() -> None:
+    spec = SearchSpec(method="imq", criterion="snp", pattern="3:2", allocation="ekr")
+    assert [fault.partition(";")[0].partition("?")[0] for fault in check_search(spec)] == [
+        "unknown --method 'imq'. Did you mean 'imp'",
+        "unknown criterion 'snp'. Did you mean 'snip' or 'grasp'",
+        "unknown allocation 'ekr'. Did you mean 'erk'",
+        "pattern '3:2' keeps 3 of every 2 weights",
+    ]
+
+
 def test_what_a_ticket_starts_from_by_default() -> None:
     starts = {
         ("imp", "pretrained"): False,

@@ -147,9 +147,9 @@ def _read_numbers(table: Table, columns: Sequence[str]) -> list[Any]:
     for row, value in enumerate(values):
         number = _number(value)
         if number is None:
-            hint = "" if isinstance(value, bool) else " For classes, leave --objective out."
+            hint = "" if isinstance(value, bool) else ". For classes, leave --objective out"
             raise _strange(
-                table, column, row, value, "--objective regression expects a finite number." + hint
+                table, column, row, value, "--objective regression expects a finite number" + hint
             )  # fmt: skip
         numbers.append(number)
     return numbers
