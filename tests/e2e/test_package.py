@@ -89,17 +89,19 @@ def test_the_wheel_works_in_an_environment_of_its_own(
 ) -> None:
     place = tmp_path / "venv"
     venv.create(place, with_pip=False)
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(place)}))
-    with zipfile.ZipFile(wheel_of(built)) as wheel:
-        wheel.extractall(site)
+    python, command = place / "bin" / "python", place / "bin" / "ticketry"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel_of(built))], check=True
+    )
     # The dependencies are this environment's; a path file comes after the environment's own.
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(place)}))
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    python = place / "bin" / "python"
     environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
 
-    def run(*arguments: object) -> str:
+    def run(program: Path, *arguments: object) -> str:
         done = subprocess.run(
-            [str(python), *map(str, arguments)],
+            [str(program), *map(str, arguments)],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -109,11 +111,12 @@ def test_the_wheel_works_in_an_environment_of_its_own(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run("-c", "import ticketry; print(ticketry.__file__)")
+    where = run(python, "-c", "import ticketry; print(ticketry.__file__)")
     assert Path(where.strip()).is_relative_to(place)
-    assert run("-m", "ticketry.cli", "--version").strip() == f"ticketry {ticketry.__version__}"
+    assert run(command, "--version").strip() == f"ticketry {ticketry.__version__}"
     said = run(
-        *("-m", "ticketry.cli", "find", "--model", tiny_model, "--data", reviews),
+        command,
+        *("find", "--model", tiny_model, "--data", reviews),
         *("--text-column", "review", "--label-column", "verdict", "--levels", "1"),
         *("--replicates", "2", "--epochs", "1", "--controls", "none", "--workers", "2"),
         *("--out", "run"),
