@@ -160,3 +160,54 @@ def deep_yaml(place: Place) -> list[str]:
     config = place.folder / "run.yaml"
     config.write_text("scope: " + "[" * 100_000)
     return ["find", "--config", str(config)]
+
+
+def _pictures(place: Place, bad: bytes, name: str = "bad.png") -> list[str]:
+    """Return a search on pictures of two classes, one of them hostile."""
+    import torch
+    from transformers import AutoModel
+
+    from architectures import ARCHITECTURES
+    from little_images import class_folders
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(ARCHITECTURES["vit"].build_config())
+    model.save_pretrained(place.folder / "vit")
+    folder = class_folders(place.folder / "pictures", {"cats": 20, "dogs": 20})
+    (folder / "cats" / name).write_bytes(bad)
+    return ["find", "--model", str(place.folder / "vit"), "--data", str(folder),
+            "--objective", "image-classification", "--sparsity", "0.4", "--plan"]  # fmt: skip
+
+
+@attack(REFUSED, "has too many pixels")
+def picture_bomb(place: Place) -> list[str]:
+    """A PNG of a few bytes that says it has 2^60 pixels."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )  # fmt: skip
+
+    header = struct.pack(">IIBBBBB", 1 << 30, 1 << 30, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+    return _pictures(place, png + chunk(b"IEND", b""))
+
+
+@attack(REFUSED, "is no picture")
+def postscript_as_a_picture(place: Place) -> list[str]:
+    """A PostScript program named as a PNG, which Pillow would hand to another program to run."""
+    program = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n({place.canary}) (w) file\n"
+    return _pictures(place, program.encode())
+
+
+@attack(REFUSED, "is damaged or cut short")
+def picture_cut_short(place: Place) -> list[str]:
+    """A PNG whose second half is missing, with escape sequences in its name."""
+    from little_images import pixels, png
+
+    whole = png(pixels(0, 999, 64))
+    return _pictures(place, whole[: len(whole) // 2], "\x1b[2Jowned.png")

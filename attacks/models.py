@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness import HARMLESS, REFUSED, Place, attack, edit_json, evil_pickle
 
@@ -137,3 +139,72 @@ def broken_tokenizer(place: Place) -> list[str]:
     model = place.model
     (model / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": 3}}')
     return place.find("--plan", model=model)
+
+
+def _packed(place: Place) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """Pack a copy of the base, half pruned; return its folder, its tensors and its metadata."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from ticketry.models.sources import PACKED_FILE
+    from ticketry.packed.packer import pack_folder
+
+    model, out = place.model, place.folder / "packed"
+    weights = load_file(model / "model.safetensors")
+    for name, tensor in weights.items():
+        if "layer" in name and tensor.ndim == 2:
+            tensor.view(-1)[::2] = 0
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    pack_folder(str(model), out)
+    with safe_open(out / PACKED_FILE, framework="pt") as file:
+        return out, load_file(out / PACKED_FILE), file.metadata()
+
+
+def _load(folder: Path) -> Callable[[], Any]:
+    from ticketry import load_packed
+
+    return lambda: load_packed(folder)
+
+
+@attack(REFUSED, "it claims the shape")
+def packed_mask_of_2_40(place: Place) -> Callable[[], Any]:
+    """A packed model one of whose masks claims 2^40 weights."""
+    import struct
+
+    import torch
+    from safetensors.torch import save_file
+
+    from ticketry.models.sources import PACKED_FILE
+    from ticketry.packed.form import MASK
+
+    out, tensors, metadata = _packed(place)
+    name = next(name for name in sorted(tensors) if name.endswith(MASK))
+    claim = struct.pack("<BQQ", 2, 1 << 20, 1 << 20) + bytes(tensors[name][17:].tolist())
+    tensors[name] = torch.frombuffer(bytearray(claim), dtype=torch.uint8)
+    save_file(tensors, out / PACKED_FILE, metadata)
+    return _load(out)
+
+
+@attack(REFUSED, "is damaged")
+def packed_pickle(place: Place) -> Callable[[], Any]:
+    """A packed model whose file is a pickle that runs a command."""
+    from ticketry.models.sources import PACKED_FILE
+
+    out, _, _ = _packed(place)
+    (out / PACKED_FILE).write_bytes(evil_pickle(place.canary))
+    return _load(out)
+
+
+@attack(REFUSED, "they would be random")
+def packed_without_a_layer(place: Place) -> Callable[[], Any]:
+    """A packed model that lacks a tensor, which transformers alone would fill at random."""
+    from safetensors.torch import save_file
+
+    from ticketry.models.sources import PACKED_FILE
+
+    out, tensors, metadata = _packed(place)
+    layer = "encoder.layer.1.output.dense.weight"
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(layer)}
+    assert len(kept) < len(tensors)
+    save_file(kept, out / PACKED_FILE, metadata)
+    return _load(out)
