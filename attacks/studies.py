@@ -56,7 +56,8 @@ def pickled_kept_mask(place: Place) -> list[str]:
 
 @attack(HARMLESS, "done: imp on t, mask 1: search level 1 of 1", _searched_again)
 def kept_mask_is_a_device(place: Place) -> list[str]:
-    """A mask beside a study's records is a link to /dev/zero, which never ends: it is no file, its search is done again."""
+    """A mask beside a study's records is a link to /dev/zero, which never ends: it is no file, its
+    search is done again."""
 
     def link(mask: Path) -> None:
         mask.unlink()
