@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ticketry.yamlfile import read_yaml
 
 PAPER_FILE = "paper.yaml"
 READING_FILE = "reading.md"
+PRETRAINED = "*/pretrained/*/pretraining.json"
+"""What ``ticketry pretrain`` measured of the models that studies start from."""
 _HEAD = """# Results
 
 Studies of the papers' rows (B-: BERT, C-: computer vision) at the embedded scale, written by
@@ -50,7 +52,37 @@ def book(results: Path) -> str:
         reading = path.with_name(READING_FILE)
         if reading.exists():
             parts.append(reading.read_text(encoding="utf-8").strip() + "\n")
+    parts += _pretrained(sorted(results.glob(PRETRAINED)))
     return "\n".join(parts)
+
+
+def _pretrained(records: Sequence[Path]) -> list[str]:
+    """Return the section on models that were pre-trained here."""
+    rows = []
+    for path in records:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scores = ("untrained_validation_score", "validation_score", "test_score")
+        rows.append(
+            [
+                path.parent.name,
+                found["architecture"],
+                found["objective"],
+                f"{found['train_examples']:,} images seen of {found['data']['train']:,}",
+                *(f"{100 * found[name]:.1f}" for name in scores),
+                found["files"]["model.safetensors"][:12],
+            ]
+        )
+    if not rows:
+        return []
+    head = ["model", "architecture", "objective", "trained on", "untrained, validation",
+            "validation", "test", "SHA-256"]  # fmt: skip
+    return [
+        "## Models pre-trained here\n",
+        "`ticketry pretrain --config recipes/pretrain-NAME.yaml --out pretrained/NAME`; the share\n"
+        "of held-out images whose nearest neighbour among trained ones is of their class "
+        "(retrieval), in\npercent. Weights are not committed.\n",
+        "\n".join(table(head, rows)) + "\n",
+    ]
 
 
 def _origin(folder: Path) -> str:
