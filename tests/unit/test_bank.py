@@ -100,17 +100,18 @@ def test_each_task_is_served_exactly_whatever_was_served_before(
     assert bank.names == ("movies", "tweets", "tags")
     assert len(bank) == 3
     assert "tags" in bank
+    # Its matrices are those of Ticket.apply_ on a fresh base, bit for bit.
+    fresh = {
+        name: canonical_tensors(ticket.apply_(load_backbone(resolve(str(tiny_model)))))
+        for name, ticket in tickets.items()
+    }
     for name in ("tweets", "movies", "movies", "tags", "tweets", "tags", "movies"):
         with bank.use(name) as served, torch.inference_mode():
             assert same(state(served), state(models[name]))
+            masked = canonical_tensors(served)
+            assert all(torch.equal(masked[n], fresh[name][n]) for n in tickets[name].mask)
             # Copied, its weights lie aligned in memory like the bank's: products round alike.
             assert torch.equal(served(IDS).logits, copy.deepcopy(models[name])(IDS).logits)
-            # Its matrices are those of Ticket.apply_ on a fresh base, bit for bit.
-            fresh = tickets[name].apply_(load_backbone(resolve(str(tiny_model))))
-            masked = canonical_tensors(served)
-            assert all(
-                torch.equal(masked[n], canonical_tensors(fresh)[n]) for n in tickets[name].mask
-            )
             assert not served.training
 
 
