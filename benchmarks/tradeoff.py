@@ -1,8 +1,8 @@
 """What sparsity buys and costs: accuracy, latency, stored and resident bytes of MiniLM on movies.
 
     python benchmarks/tradeoff.py                  # all of it; the same command continues
-    python benchmarks/tradeoff.py --train --most 1 # one training more
-    python benchmarks/tradeoff.py --measure --write
+    python benchmarks/tradeoff.py --only train --most 1     # one training more
+    python benchmarks/tradeoff.py --only say --write
 
 Every model gets the same training, twice: 2 epochs on 2,000 examples from pre-trained weights, and
 2 more from where it stands, with a fresh head. A sparse one loses its smallest weights in between
@@ -52,12 +52,13 @@ def name_of(sparsity: float) -> str:
 
 
 KINDS = ("dense", *map(name_of, SPARSITIES), "small")
-"""What is trained, in this order for each seed; then come two that are made from dense."""
-MADE = ("onnx", "onnx-int8")
+"""What is trained, in this order for each seed; then come those that are made from these."""
+MADE = ("onnx", "onnx-90", "onnx-int8")
 SAID = {
     "dense": "dense, torch",
     "small": f"dense of {LAYERS} layers, torch",
     "onnx": "dense, ONNX Runtime",
+    "onnx-90": "90% sparse, ONNX Runtime",
     "onnx-int8": "int8, ONNX Runtime",
 }
 
@@ -202,17 +203,21 @@ def prepare(seed: int) -> dict[str, Any]:
             small = pack_folder(folder, RUNS / f"{kind}-packed-int8", "int8")
             stored[kind] = packed.file_bytes
             stored[f"{kind}, int8 values"] = small.file_bytes
-    out = RUNS / "onnx"
-    if not (out / "int8.onnx").exists():
-        export(model_folder("dense", seed), out)
-        quantize_dynamic(out / "model.onnx", out / "int8.onnx", weight_type=QuantType.QInt8)
-    for kind in MADE:
-        stored[kind] = onnx_file(kind).stat().st_size
-    return stored
+    for kind, source in (("onnx", "dense"), ("onnx-90", "sparse-90")):
+        if source in stored and not onnx_file(kind).exists():
+            export(model_folder(source, seed), onnx_file(kind).parent)
+    if not onnx_file("onnx-int8").exists():
+        onnx_file("onnx-int8").parent.mkdir(exist_ok=True)
+        quantize_dynamic(
+            onnx_file("onnx"), onnx_file("onnx-int8"), weight_type=QuantType.QInt8, per_channel=True
+        )
+    return stored | {
+        kind: onnx_file(kind).stat().st_size for kind in MADE if onnx_file(kind).exists()
+    }
 
 
 def onnx_file(kind: str) -> Path:
-    return RUNS / "onnx" / ("int8.onnx" if kind == "onnx-int8" else "model.onnx")
+    return RUNS / kind / "model.onnx"
 
 
 def runner(kind: str, seed: int, *, packed: bool = False) -> Callable[[Any], Any]:
@@ -342,25 +347,47 @@ def resident(kind: str, seed: int) -> int:
     return int(done.stdout.splitlines()[-1])
 
 
-def measure(rounds: int) -> None:
-    """Measure one seed's models, and keep the numbers."""
-    from importlib.metadata import version
+def kept() -> dict[str, Any]:
+    """Return what was measured before."""
+    path = RESULTS / "measured.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
+
+def keep(found: dict[str, Any]) -> None:
+    text = json.dumps({**kept(), **found}, indent=1) + "\n"
+    (RESULTS / "measured.json").write_text(text, encoding="utf-8")
+
+
+def weigh() -> None:
+    """Measure one seed's models in bytes, and those made of the dense one in accuracy."""
     seed = SEEDS[0]
     stored = prepare(seed)
     kinds = [kind for kind in (*KINDS, *MADE) if kind in stored]
-    found = {
-        "seed": seed,
-        "batch": BATCH,
-        "length": LENGTH,
-        "rounds": rounds,
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "transformers")},
-        "stored_bytes": stored,
-        "resident_bytes": {kind: resident(kind, seed) for kind in kinds},
-        "accuracy": {kind: accuracy(kind, seed) for kind in MADE},
-        "latency": latencies(kinds, seed, rounds),
-    }
-    (RESULTS / "measured.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    keep(
+        {
+            "seed": seed,
+            "stored_bytes": stored,
+            "resident_bytes": {kind: resident(kind, seed) for kind in kinds},
+            "accuracy": {kind: accuracy(kind, seed) for kind in MADE if kind in stored},
+        }
+    )
+
+
+def clock(rounds: int) -> None:
+    """Measure one seed's models in seconds."""
+    from importlib.metadata import version
+
+    stored = kept()["stored_bytes"]
+    kinds = [kind for kind in (*KINDS, *MADE) if kind in stored]
+    keep(
+        {
+            "batch": BATCH,
+            "length": LENGTH,
+            "rounds": rounds,
+            "versions": {n: version(n) for n in ("torch", "onnxruntime", "transformers")},
+            "latency": latencies(kinds, SEEDS[0], rounds),
+        }
+    )
 
 
 # --- saying --------------------------------------------------------------------------------------
@@ -368,7 +395,7 @@ def measure(rounds: int) -> None:
 
 def rows() -> list[dict[str, Any]]:
     """Return a row for each kind: accuracies, speed-up, bytes."""
-    found = json.loads((RESULTS / "measured.json").read_text(encoding="utf-8"))
+    found = kept()
     done = [row for row in scores() if row["part"] == "last"]
     out = []
     for kind in ("dense", *map(name_of, sorted(SPARSITIES)), "small", *MADE):
@@ -467,8 +494,7 @@ def write() -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", action="store_true", help="only train")
-    parser.add_argument("--measure", action="store_true", help="only measure what is trained")
+    parser.add_argument("--only", choices=("train", "weigh", "time", "say"), help="one part")
     parser.add_argument("--most", type=int, help="trainings in this call")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--write", action="store_true", help="the table and picture, into docs/")
@@ -478,13 +504,16 @@ def main() -> int:
     if args.child:
         child(args.child, args.seed)
         return 0
-    if not args.measure:
+    if args.only in (None, "train"):
         open_ = [t for t in trainings() if not (model_folder(*t) / "score.json").exists()]
         for number, (kind, seed, part) in enumerate(open_[: args.most], 1):
             print(f"training {number} of {len(open_)}: {kind}, seed {seed}, {part}", flush=True)
             train(kind, seed, part)
-    if not args.train:
-        measure(args.rounds)
+    if args.only in (None, "weigh"):
+        weigh()
+    if args.only in (None, "time"):
+        clock(args.rounds)
+    if args.only in (None, "say"):
         print("\n".join(table(rows())))
         if args.write:
             write()
