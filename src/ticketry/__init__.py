@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Mask",
     "Ticket",
+    "TicketBank",
     "TicketCallback",
     "Verdict",
     "__version__",
@@ -22,6 +23,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ticketry.api import connect, find, train, verify
+    from ticketry.bank import TicketBank
     from ticketry.callback import TicketCallback
     from ticketry.core.mask import Mask
     from ticketry.packed.loading import load_packed
@@ -35,6 +37,7 @@ _HOMES = {
     "connect": "ticketry.api",
     "load_packed": "ticketry.packed.loading",
     "Ticket": "ticketry.ticket",
+    "TicketBank": "ticketry.bank",
     "TicketCallback": "ticketry.callback",
     "Mask": "ticketry.core.mask",
     "Verdict": "ticketry.verdict",

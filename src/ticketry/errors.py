@@ -14,6 +14,8 @@
         ├── ScoreError         scores of a wrong shape, or not a number
         ├── MaskError          masks that do not fit each other or a model
         ├── PackedError        a packed sparse matrix that is damaged or does not fit
+        ├── ExportError        a model that another runtime does not take, or takes otherwise
+        ├── BankError          a bank of tickets that cannot take or serve a task
         ├── TicketError        a ticket folder that is damaged or of another version
         │   ├── BaseMismatchError   a ticket applied to another base model
         │   └── HubError            the hub does not give or take a ticket
@@ -95,6 +97,14 @@ class MaskError(InputError):
 
 class PackedError(InputError):
     """A packed matrix or model that is damaged, or that does not fit its layer or its input."""
+
+
+class ExportError(InputError):
+    """A model that cannot be exported, or whose outputs differ in the other runtime."""
+
+
+class BankError(InputError):
+    """A bank of tickets that cannot take a task, or cannot serve one exactly."""
 
 
 class TicketError(InputError):

@@ -102,3 +102,19 @@ def test_the_inference_benchmark_takes_turns_and_says_who_is_left_out(tmp_path: 
     assert all(float(row[-1].rstrip(" |")) < 1e-5 for row in rows)
     for name in ("ONNX Runtime fp32", "ONNX Runtime int8", "DeepSparse 1.8"):
         assert f"left out: {name}: its environment is not set up (make setup-peers)" in done.stderr
+
+
+def test_the_bank_benchmark_serves_what_whole_models_give() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, str(BENCHMARKS / "bank.py"), "--model", "tiny", "--tasks", "2"),
+            *("--rounds", "2", "--length", "8"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| bank | 0." in done.stdout
+    assert "| 1.00 (1.00 to 1.00) |" in done.stdout
+    assert "head 264 bytes" in done.stdout  # 2 × 32 weights and 2 biases

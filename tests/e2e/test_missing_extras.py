@@ -43,8 +43,14 @@ DATA = ["find", "--model", "MODEL", "--text-column", "a", "--label-column", "b",
             ],
             "F1 over entities needs seqeval; install it with: pip install 'ticketry[tags]'",
         ),
+        (
+            ["onnxruntime"],
+            ["export", "MODEL", "--to", "onnx", "--out", "exported"],
+            "error: the export to ONNX needs onnxruntime, not installed here; run: pip install "
+            "'ticketry[onnx]'",
+        ),
     ],
-    ids=["report", "datasets", "parquet", "tags"],
+    ids=["report", "datasets", "parquet", "tags", "onnx"],
 )
 def test_a_missing_extra_is_named_with_how_to_get_it(
     tiny_model: Path, tmp_path: Path, missing: list[str], arguments: list[str], message: str

@@ -43,7 +43,7 @@ ROWS = [
     ["plan", "connectivity"],
     ["evidence", "card"],
     ["ticket"],
-    ["shelf", "callback", "given", "speed"],
+    ["shelf", "callback", "given", "speed", "bank", "export"],
     ["scene", "describe", "report", "console", "reproduce", "comparison"],
     ["outcome"],
     ["jobs"],

@@ -72,6 +72,44 @@ def load_packed(
     return model
 
 
+def load_model(name_or_path: str | Path, *, revision: str | None = None) -> PreTrainedModel:
+    """Load a model as the class that its ``config.json`` names, dense or packed, in float32.
+
+    Args:
+        name_or_path: a folder that ``save_pretrained`` or ``ticketry pack`` wrote, or a hub id.
+        revision: of the hub id.
+    Returns:
+        A dense model, in eval mode.
+
+    Raises:
+        PackedError: the class is unknown, or the file does not fill every weight of it.
+        ModelError: it cannot be found or loaded.
+    """
+    import torch
+
+    from ticketry.models.loading import loading, some_names
+
+    base = resolve(str(name_or_path), revision)
+    if (base.path / PACKED_FILE).is_file():
+        return load_packed(name_or_path, revision=revision, dtype=torch.float32)
+    model: PreTrainedModel
+    with loading(base):
+        model, info = _class_of(base).from_pretrained(
+            str(base.path),
+            output_loading_info=True,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise PackedError(
+            f"{base.name!r} does not fill {len(missing)} weights of {type(model).__name__}, the "
+            f"class that its {CONFIG_FILE} names: {some_names(missing)}; they would be random."
+        )
+    return model
+
+
 def _class_of(base: BaseRef) -> Any:
     import transformers
 

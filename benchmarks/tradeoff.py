@@ -1,0 +1,524 @@
+"""What sparsity buys and costs: accuracy, latency, stored and resident bytes of MiniLM on movies.
+
+    python benchmarks/tradeoff.py                  # all of it; the same command continues
+    python benchmarks/tradeoff.py --only train --most 1     # one training more
+    python benchmarks/tradeoff.py --only say --write
+
+Every model gets the same training, twice: 2 epochs on 2,000 examples from pre-trained weights, and
+2 more from where it stands, with a fresh head. A sparse one loses its smallest weights in between
+(one-shot, global magnitude of the trained weights); dense and the smaller model (MiniLM's first 3
+layers of 6) lose none. Beside them: the dense one under ONNX Runtime, and with int8 weights there
+(dynamic quantisation). Scores are test accuracy, the mean over seeds; one seed's models are timed,
+in turns in one process, and what counts is the ratio to dense within a round. Resident bytes are
+those of a fresh process that has loaded a model and run it, less those of one with the libraries
+alone; sparse ones are loaded packed.
+
+Models lie under runs/tradeoff, results in results/embedded/tradeoff; ``--write`` puts the table
+into docs/deploy.md and the picture beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RUNS = ROOT / "runs" / "tradeoff"
+RESULTS = ROOT / "results" / "embedded" / "tradeoff"
+PAGE = ROOT / "docs" / "deploy.md"
+PICTURE = ROOT / "docs" / "tradeoff.svg"
+MARKED = re.compile(r"(<!-- tradeoff: begin -->\n).*?(<!-- tradeoff: end -->)", re.DOTALL)
+SPARSITIES = (0.9, 0.8, 0.95, 0.7, 0.5)
+SEEDS = (1, 2)
+LAYERS = 3
+LENGTH, BATCH = 128, 1
+TRAINED = {"train_samples": 2000, "epochs": 2.0, "recipe": "embedded"}
+
+
+def name_of(sparsity: float) -> str:
+    return f"sparse-{round(100 * sparsity)}"
+
+
+KINDS = ("dense", *map(name_of, SPARSITIES), "small")
+"""What is trained, in this order for each seed; then come those that are made from these."""
+MADE = ("onnx", "onnx-90", "onnx-int8")
+SAID = {
+    "dense": "dense, torch",
+    "small": f"dense of {LAYERS} layers, torch",
+    "onnx": "dense, ONNX Runtime",
+    "onnx-90": "90% sparse, ONNX Runtime",
+    "onnx-int8": "int8, ONNX Runtime",
+}
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def base_folder(kind: str) -> str:
+    """Return the base's name, or the folder of one with fewer layers."""
+    if kind != "small":
+        return "minilm"
+    folder = RUNS / "small-base"
+    if not folder.exists():
+        from transformers import AutoConfig, AutoModel
+
+        from ticketry.models.loading import load_backbone, quiet
+        from ticketry.models.sources import resolve
+
+        base = resolve("minilm")
+        whole = load_backbone(base)
+        config = AutoConfig.from_pretrained(base.path, num_hidden_layers=LAYERS)
+        small = AutoModel.from_config(config)
+        state = whole.state_dict()
+        small.load_state_dict({name: state[name] for name in small.state_dict()})
+        with quiet():
+            small.save_pretrained(folder)
+        for file in base.path.iterdir():
+            if file.name.startswith(("tokenizer", "vocab", "special_tokens")):
+                shutil.copy(file, folder)
+    return str(folder)
+
+
+def ticket_for(base: str, weights: Any, sparsity: float) -> Any:
+    """Return a mask by magnitude over a base at some weights; None: the pre-trained ones."""
+    from ticketry.core.mask import Mask
+    from ticketry.core.select import select_global
+    from ticketry.models.loading import (
+        base_sha256,
+        canonical_tensors,
+        load_backbone,
+        prunable,
+        resolve,
+        tensor_hashes,
+    )
+    from ticketry.ticket import Base, Rewind, Ticket
+
+    model = load_backbone(resolve(base))
+    hashes = tensor_hashes(model)
+    names = prunable(model, "encoder")
+    tensors = canonical_tensors(model) if weights is None else weights
+    chosen = {name: tensors[name] for name in names}
+    mask = (
+        select_global(chosen, 1 - sparsity)
+        if sparsity
+        else Mask.full({name: tuple(tensor.shape) for name, tensor in chosen.items()})
+    )
+    pointer = Base(base, None, base_sha256(hashes), hashes, "bert", model.num_parameters())
+    return Ticket(mask, pointer, {}, None, None if weights is None else Rewind(weights))
+
+
+def trained_weights(folder: Path) -> dict[str, Any]:
+    """Return a trained model's base tensors."""
+    from ticketry.models.loading import canonical_tensors
+    from ticketry.packed.loading import load_model
+
+    return dict(canonical_tensors(load_model(folder)))
+
+
+def trainings() -> Iterator[tuple[str, int, str]]:
+    """Yield kind, seed and part of every training, in order."""
+    for seed in SEEDS:
+        yield "dense", seed, "first"
+        for kind in KINDS:
+            if kind == "small":
+                yield kind, seed, "first"
+            yield kind, seed, "last"
+
+
+def model_folder(kind: str, seed: int, part: str = "last") -> Path:
+    return RUNS / f"{kind}-{seed}-{part}"
+
+
+def train(kind: str, seed: int, part: str) -> None:
+    """Carry out one training, and keep its record."""
+    import ticketry
+
+    base = base_folder(kind)
+    sparsity = int(kind.removeprefix("sparse-")) / 100 if kind.startswith("sparse") else 0.0
+    start = None
+    if part == "last":
+        first = "small" if kind == "small" else "dense"
+        start = trained_weights(model_folder(first, seed, "first"))
+    ticket = ticket_for(base, start, sparsity)
+    out = model_folder(kind, seed, part)
+    shutil.rmtree(out, ignore_errors=True)  # without its record it is half done
+    # The two parts draw their own head and order.
+    drawn = 10 * seed + (part == "last")
+    record = ticketry.train(ticket, "movies", out=out, workers=0, seed=drawn, **TRAINED)
+    score = {
+        "kind": kind, "seed": seed, "part": part, "sparsity": ticket.sparsity,
+        "test_score": record["test_score"], "validation_score": record["validation_score"],
+    }  # fmt: skip
+    (out / "score.json").write_text(json.dumps(score), encoding="utf-8")
+    save_scores()
+
+
+def scores() -> list[dict[str, Any]]:
+    """Return the scores of the trainings that are done."""
+    path = RESULTS / "scores.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    found = {(row["kind"], row["seed"], row["part"]): row for row in kept}
+    for kind, seed, part in trainings():
+        file = model_folder(kind, seed, part) / "score.json"
+        if file.exists():
+            found[kind, seed, part] = json.loads(file.read_text(encoding="utf-8"))
+    return [found[key] for key in trainings() if key in found]
+
+
+def save_scores() -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "scores.json").write_text(json.dumps(scores(), indent=1) + "\n", encoding="utf-8")
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def prepare(seed: int) -> dict[str, Any]:
+    """Pack and export one seed's models; return the stored bytes by kind."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from ticketry.export import export
+    from ticketry.packed.packer import pack_folder
+
+    stored: dict[str, Any] = {}
+    for kind in KINDS:
+        folder = model_folder(kind, seed)
+        if not (folder / "score.json").exists():
+            continue
+        stored[kind] = (folder / "model.safetensors").stat().st_size
+        if kind.startswith("sparse"):
+            packed = pack_folder(folder, RUNS / f"{kind}-packed")
+            small = pack_folder(folder, RUNS / f"{kind}-packed-int8", "int8")
+            stored[kind] = packed.file_bytes
+            stored[f"{kind}, int8 values"] = small.file_bytes
+    for kind, source in (("onnx", "dense"), ("onnx-90", "sparse-90")):
+        if source in stored and not onnx_file(kind).exists():
+            export(model_folder(source, seed), onnx_file(kind).parent)
+    if not onnx_file("onnx-int8").exists():
+        onnx_file("onnx-int8").parent.mkdir(exist_ok=True)
+        quantize_dynamic(
+            onnx_file("onnx"), onnx_file("onnx-int8"), weight_type=QuantType.QInt8, per_channel=True
+        )
+    return stored | {
+        kind: onnx_file(kind).stat().st_size for kind in MADE if onnx_file(kind).exists()
+    }
+
+
+def onnx_file(kind: str) -> Path:
+    return RUNS / kind / "model.onnx"
+
+
+def runner(kind: str, seed: int, *, packed: bool = False) -> Callable[[Any], Any]:
+    """Return what gives the logits of a batch; sparse ones accelerated, or loaded packed."""
+    if kind in MADE:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            str(onnx_file(kind)), settings, providers=["CPUExecutionProvider"]
+        )
+        known = {value.name for value in session.get_inputs()}
+        return lambda batch: session.run(
+            None, {name: value.numpy() for name, value in batch.items() if name in known}
+        )[0]
+    import torch
+
+    from ticketry.packed.loading import load_model, load_packed
+    from ticketry.runtime.accelerating import accelerate
+
+    torch.set_num_threads(1)
+    if packed and kind.startswith("sparse"):
+        model: Any = load_packed(RUNS / f"{kind}-packed", sparse=True)
+    else:
+        model = load_model(model_folder(kind, seed))
+        if kind.startswith("sparse"):
+            accelerate(model, tokens=BATCH * LENGTH)
+
+    def run(batch: Any) -> Any:
+        with torch.inference_mode():
+            return model(**batch).logits.numpy()
+
+    return run
+
+
+def tokens(batch: int, length: int) -> dict[str, Any]:
+    import torch
+
+    ids = torch.randint(1000, 20000, (batch, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+
+
+def latencies(kinds: list[str], seed: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Time every model in turns; return quartiles of milliseconds and of ratios to dense."""
+    runs = {kind: runner(kind, seed) for kind in kinds}
+    batch = tokens(BATCH, LENGTH)
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(rounds + 2):
+        for kind, run in runs.items():
+            time.sleep(0.005)  # threads of the one before have stopped spinning
+            taken = []
+            for _ in range(3):
+                start = time.perf_counter()
+                run(batch)
+                taken.append(time.perf_counter() - start)
+            if number > 1:
+                times[kind].append(statistics.median(taken))
+    return {
+        kind: {
+            "ms": quartiles([1e3 * t for t in taken]),
+            "speedup": quartiles([d / t for d, t in zip(times["dense"], taken, strict=True)]),
+        }
+        for kind, taken in times.items()
+    }
+
+
+def quartiles(values: list[float]) -> list[float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [low, middle, high]
+
+
+def accuracy(kind: str, seed: int) -> float:
+    """Return the test accuracy of a made model."""
+    import numpy as np
+
+    from ticketry.models.loading import load_tokenizer
+    from ticketry.models.sources import resolve
+    from ticketry.tasks.registry import load_task
+
+    test = load_task("movies").test
+    tokenizer = load_tokenizer(resolve(str(model_folder("dense", seed))))
+    run, right = runner(kind, seed), 0
+    order = sorted(range(len(test)), key=lambda i: len(test.texts[i]))
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        batch = tokenizer(
+            [test.texts[i] for i in part], truncation=True, max_length=48, padding=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        found = run(dict(batch)).argmax(1)
+        right += int(np.sum(found == np.array([test.labels[i] for i in part])))
+    return right / len(test)
+
+
+def resident_bytes() -> int:
+    text = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
+    found = re.search(r"^Rss:\s+(\d+) kB", text, re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def child(kind: str, seed: int) -> None:
+    """In a process of its own: load a model, run it, and print how many bytes that took."""
+    import onnxruntime  # noqa: F401  everyone imports the same
+    import torch
+    from transformers import BertForSequenceClassification  # noqa: F401
+
+    import ticketry.packed.loading
+    import ticketry.runtime.encoders  # noqa: F401
+
+    torch.set_num_threads(1)
+    torch.nn.Linear(64, 64)(torch.zeros(8, 64))
+    gc.collect()
+    before = resident_bytes()
+    run = runner(kind, seed, packed=True)
+    run(tokens(BATCH, LENGTH))
+    gc.collect()
+    print(json.dumps(resident_bytes() - before))
+
+
+def resident(kind: str, seed: int) -> int:
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, __file__, "--child", kind, "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout.splitlines()[-1])
+
+
+def kept() -> dict[str, Any]:
+    """Return what was measured before."""
+    path = RESULTS / "measured.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def keep(found: dict[str, Any]) -> None:
+    text = json.dumps({**kept(), **found}, indent=1) + "\n"
+    (RESULTS / "measured.json").write_text(text, encoding="utf-8")
+
+
+def weigh() -> None:
+    """Measure one seed's models in bytes, and those made of the dense one in accuracy."""
+    seed = SEEDS[0]
+    stored = prepare(seed)
+    kinds = [kind for kind in (*KINDS, *MADE) if kind in stored]
+    keep(
+        {
+            "seed": seed,
+            "stored_bytes": stored,
+            "resident_bytes": {kind: resident(kind, seed) for kind in kinds},
+            "accuracy": {kind: accuracy(kind, seed) for kind in MADE if kind in stored},
+        }
+    )
+
+
+def clock(rounds: int) -> None:
+    """Measure one seed's models in seconds."""
+    from importlib.metadata import version
+
+    stored = kept()["stored_bytes"]
+    kinds = [kind for kind in (*KINDS, *MADE) if kind in stored]
+    keep(
+        {
+            "batch": BATCH,
+            "length": LENGTH,
+            "rounds": rounds,
+            "versions": {n: version(n) for n in ("torch", "onnxruntime", "transformers")},
+            "latency": latencies(kinds, SEEDS[0], rounds),
+        }
+    )
+
+
+# --- saying --------------------------------------------------------------------------------------
+
+
+def rows() -> list[dict[str, Any]]:
+    """Return a row for each kind: accuracies, speed-up, bytes."""
+    found = kept()
+    done = [row for row in scores() if row["part"] == "last"]
+    out = []
+    for kind in ("dense", *map(name_of, sorted(SPARSITIES)), "small", *MADE):
+        if kind not in found["latency"]:
+            continue
+        accuracies = [row["test_score"] for row in done if row["kind"] == kind]
+        out.append(
+            {
+                "kind": kind,
+                "name": SAID.get(kind, f"{kind.removeprefix('sparse-')}% sparse, ticketry"),
+                "accuracies": accuracies or [found["accuracy"][kind]],
+                "stored": found["stored_bytes"][kind],
+                "stored_int8": found["stored_bytes"].get(f"{kind}, int8 values"),
+                "resident": found["resident_bytes"][kind],
+                **found["latency"][kind],
+            }
+        )
+    return out
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"MiniLM on movies, batch {BATCH}, {LENGTH} tokens, 1 thread; models of seed {SEEDS[0]} "
+        "are timed and weighed.",
+        "",
+        "| model | test accuracy, mean (each seed) | ms | times dense, median (middle half) "
+        "| stored, MB | resident, MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        each = row["accuracies"]
+        low, middle, high = row["speedup"]
+        stored = f"{row['stored'] / 1e6:.1f}"
+        if row["stored_int8"]:
+            stored += f" (int8 values {row['stored_int8'] / 1e6:.1f})"
+        lines.append(
+            f"| {row['name']} | {statistics.mean(each):.3f} "
+            f"({', '.join(f'{score:.3f}' for score in each)}) | {row['ms'][1]:.1f} "
+            f"| {middle:.2f} ({low:.2f} to {high:.2f}) | {stored} | {row['resident'] / 1e6:.0f} |"
+        )
+    return lines
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw accuracy against speed and against stored bytes; readable on light and dark."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    grey = "#808890"
+    style = {
+        "svg.fonttype": "none", "svg.hashsalt": "tradeoff", "font.size": 9, "text.color": grey,
+        "axes.labelcolor": grey, "axes.edgecolor": grey, "xtick.color": grey, "ytick.color": grey,
+    }  # fmt: skip
+    with mpl.rc_context(style):
+        figure, places = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
+        panels = (
+            (places[0], "times as fast as dense (torch)", lambda row: row["speedup"][1]),
+            (places[1], "stored, MB", lambda row: row["stored"] / 1e6),
+        )
+        for axes, label, value in panels:
+            sparse = [row for row in rows if row["kind"].startswith("sparse")]
+            xs = [value(row) for row in sparse]
+            ys = [statistics.mean(row["accuracies"]) for row in sparse]
+            axes.plot(xs, ys, "o-", color="#3d8bd4", label="sparse, ticketry")
+            for row, x, y in zip(sparse, xs, ys, strict=True):
+                axes.annotate(f"{row['kind'].removeprefix('sparse-')}%", (x, y), (3, 4),
+                              textcoords="offset points")  # fmt: skip
+            marks = {"dense": ("s", "#808890"), "small": ("D", "#c77d28"), "onnx": ("^", "#4aa564"),
+                     "onnx-int8": ("v", "#b45fc0")}  # fmt: skip
+            for row in rows:
+                if row["kind"] in marks:
+                    mark, colour = marks[row["kind"]]
+                    axes.plot(value(row), statistics.mean(row["accuracies"]), mark, color=colour,
+                              label=row["name"])  # fmt: skip
+            axes.set_xlabel(label)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.patch.set_alpha(0)
+        places[0].set_ylabel("test accuracy")
+        places[1].legend(frameon=False, fontsize=8)
+        figure.patch.set_alpha(0)
+        figure.tight_layout()
+        figure.savefig(PICTURE, transparent=True, metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+
+
+def write() -> None:
+    found = rows()
+    block = "\n".join(table(found)) + "\n"
+    (RESULTS / "table.md").write_text(block, encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKED.sub(lambda m: m[1] + block + m[2], text), encoding="utf-8")
+    draw(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("train", "weigh", "time", "say"), help="one part")
+    parser.add_argument("--most", type=int, help="trainings in this call")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--write", action="store_true", help="the table and picture, into docs/")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.child, args.seed)
+        return 0
+    if args.only in (None, "train"):
+        open_ = [t for t in trainings() if not (model_folder(*t) / "score.json").exists()]
+        for number, (kind, seed, part) in enumerate(open_[: args.most], 1):
+            print(f"training {number} of {len(open_)}: {kind}, seed {seed}, {part}", flush=True)
+            train(kind, seed, part)
+    if args.only in (None, "weigh"):
+        weigh()
+    if args.only in (None, "time"):
+        clock(args.rounds)
+    if args.only in (None, "say"):
+        print("\n".join(table(rows())))
+        if args.write:
+            write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
