@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketry.models.outputs import encoder_output
-from ticketry.runtime import native, ops
+from ticketry.runtime import dispatch, native, ops
 from ticketry.runtime.modules import SparseLinear
 
 ENCODERS = ("BertEncoder", "RobertaEncoder", "XLMRobertaEncoder", "ElectraEncoder")
@@ -64,9 +64,12 @@ class TokensLast(nn.Module):
         if not self.fits(hidden_states, attention_mask, options):
             return found(hidden_states, attention_mask, **options)
         attention = self.layer[0].attention.self
-        states = ops.encode(
-            *(hidden_states, attention_mask, self._tensors(), attention.num_attention_heads),
-            *(attention.scaling, self.config.layer_norm_eps, _code(self.config)),
+        tensors = self._tensors()
+        inputs = [hidden_states] if attention_mask is None else [hidden_states, attention_mask]
+        states = dispatch.call(
+            *(ops.encode, inputs + tensors, hidden_states, attention_mask, tensors),
+            *(attention.num_attention_heads, attention.scaling, self.config.layer_norm_eps),
+            _code(self.config),
         )
         return encoder_output(states)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketry.errors import PackedError
-from ticketry.runtime import ops, packing
+from ticketry.runtime import dispatch, ops, packing
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,10 @@ class SparseLinear(nn.Module):
             )
         flat = input.reshape(-1, self.in_features).float()
         bias = self.bias if self.bias is None else self.bias.float()
-        found = ops.sparse_linear(flat, self.packed, bias, self.out_features, 0, True)
+        tensors = [flat, self.packed] if bias is None else [flat, self.packed, bias]
+        found = dispatch.call(
+            ops.sparse_linear, tensors, flat, self.packed, bias, self.out_features, 0, True
+        )
         return found.view(*input.shape[:-1], self.out_features).to(input.dtype)
 
     def extra_repr(self) -> str:

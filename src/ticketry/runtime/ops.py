@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from ticketry.errors import PackedError
 from ticketry.runtime import native, packing
+from ticketry.runtime.dispatch import operator
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3}
 """Name -> its number in ``native/ticketry.h``."""
 
 
-@torch.library.custom_op("ticketry::sparse_linear", mutates_args=(), device_types="cpu")
+@operator
 def sparse_linear(
     input: Tensor,
     packed: Tensor,
@@ -126,7 +127,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return back, None, bias, None, None, None
 
 
-@torch.library.custom_op("ticketry::sparse_linear_back", mutates_args=(), device_types="cpu")
+@operator
 def sparse_linear_back(
     gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool
 ) -> Tensor:
@@ -151,7 +152,7 @@ def _(gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool) -> Ten
 sparse_linear.register_autograd(_backward, setup_context=_keep)
 
 
-@torch.library.custom_op("ticketry::attend", mutates_args=(), device_types="cpu")
+@operator
 def attend(
     query: Tensor,
     key: Tensor,
@@ -227,7 +228,7 @@ def _(
     return query.new_empty(query.shape)
 
 
-@torch.library.custom_op("ticketry::add_norm", mutates_args=(), device_types="cpu")
+@operator
 def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm(input + residual), with tokens in the last axis.
 
@@ -263,7 +264,7 @@ def dense_linear(input: Tensor, weight: Tensor, bias: Tensor | None, activation:
     return _activated(found, activation)
 
 
-@torch.library.custom_op("ticketry::encode", mutates_args=(), device_types="cpu")
+@operator
 def encode(
     states: Tensor,
     mask: Tensor | None,
