@@ -89,6 +89,7 @@ def multiply(
     bias: Tensor | None,
     activation: int,
     tokens_first: bool,
+    found: Tensor | None = None,
 ) -> Tensor:
     """Return the product of a packed matrix; needs the library.
 
@@ -100,6 +101,7 @@ def multiply(
         bias: float32 (rows), or None.
         activation: its number in ``native/ticketry.h``.
         tokens_first: the layout of input and output.
+        found: where it is written, contiguous; None makes one.
     Returns:
         float32 (rows, tokens), or (tokens, rows) with ``tokens_first``.
 
@@ -108,7 +110,8 @@ def multiply(
     """
     rows, columns = shape
     tokens = input.shape[0] if tokens_first else input.shape[1]
-    found = input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
+    if found is None:
+        found = input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
     _raise(
         library().handle.ticketry_multiply(
             *(_isa(), packed.data_ptr(), len(packed), rows, columns),
