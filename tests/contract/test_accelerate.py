@@ -13,9 +13,9 @@ from transformers import AutoModel, BertForSequenceClassification
 
 from architectures import ARCHITECTURES, IMAGES
 from ticketry.core.select import select_global
-from ticketry.errors import MaskError, ModelError, UnknownNameError
+from ticketry.errors import MaskError, ModelError, PackedError, UnknownNameError
 from ticketry.models.loading import apply_mask_, canonical_parameters, prunable
-from ticketry.runtime import encoders, native, ops
+from ticketry.runtime import encoders, native
 from ticketry.runtime.accelerating import accelerate, layers_of
 from ticketry.runtime.encoders import TokensLast
 from ticketry.runtime.modules import SparseLayer, SparseLinear
@@ -175,9 +175,30 @@ def test_encoders_like_bert_keep_tokens_last(name: str, monkeypatch: pytest.Monk
     plain, model, inputs = turned(name)
     assert isinstance(model.encoder, TokensLast)
     calls = []
-    monkeypatch.setattr("ticketry.runtime.ops.encode", counted(ops.encode, calls))
+    monkeypatch.setattr(native, "encode", counted(native.encode, calls))
     torch.testing.assert_close(read(model, inputs), read(plain, inputs), rtol=1e-4, atol=1e-4)
     assert len(calls) == 1  # it was this way, not the other
+
+
+def test_a_plan_ends_when_a_tensor_moves() -> None:
+    plain, model, inputs = turned("bert")
+    before = read(model, inputs)
+    for change in (
+        lambda one: one.encoder.layer[0].output.dense.bias.data.add_(1),  # in place
+        lambda one: setattr(one.encoder.layer[1].output.LayerNorm.weight, "data", torch.ones(16)),
+        lambda one: setattr(
+            one.encoder.layer[0].intermediate.dense, "bias", torch.nn.Parameter(torch.ones(32))
+        ),
+    ):
+        change(plain)
+        change(model)
+        torch.testing.assert_close(read(model, inputs), read(plain, inputs), rtol=1e-4, atol=1e-4)
+    model.load_state_dict({n: v * 0.5 for n, v in plain.state_dict().items()})
+    plain.load_state_dict({n: v * 0.5 for n, v in plain.state_dict().items()})
+    torch.testing.assert_close(read(model, inputs), read(plain, inputs), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(read(model, inputs), before)
+    with torch.inference_mode(), pytest.raises(PackedError, match="does not fit"):
+        model.encoder(torch.zeros(1, 3, 12))
 
 
 def counted(operator: Any, calls: list[int]) -> Any:

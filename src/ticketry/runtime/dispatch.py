@@ -32,14 +32,17 @@ def call(operator: Any, tensors: list[Tensor], *arguments: Any) -> Tensor:
         tensors: all that are among the arguments.
         arguments: of the operator.
     """
-    if (
-        operator not in _BODIES
-        or torch.compiler.is_compiling()
+    if operator in _BODIES and direct(tensors):
+        return _BODIES[operator](*arguments)
+    found: Tensor = operator(*arguments)
+    return found
+
+
+def direct(tensors: list[Tensor]) -> bool:
+    """Say whether nobody would notice that torch's dispatcher is left out."""
+    return not (
+        torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or _get_current_dispatch_mode() is not None
         or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
-        or not all(type(tensor) in _PLAIN and tensor.is_cpu for tensor in tensors)
-    ):
-        found: Tensor = operator(*arguments)
-        return found
-    return _BODIES[operator](*arguments)
+    ) and all(type(tensor) in _PLAIN and tensor.is_cpu for tensor in tensors)

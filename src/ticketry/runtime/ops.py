@@ -14,6 +14,7 @@ from torch.nn import functional
 from ticketry.errors import PackedError
 from ticketry.runtime import native, packing
 from ticketry.runtime.dispatch import operator
+from ticketry.runtime.encoderplan import Plan, key_bias
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3}
 """Name -> its number in ``native/ticketry.h``."""
@@ -176,7 +177,7 @@ def attend(
     Returns:
         Like the query.
     """
-    bias = None if mask is None else _key_bias(mask, batch)
+    bias = None if mask is None else key_bias(mask, batch)
     if native.isa() is None or (mask is not None and bias is None):
         return attend_reference(query, key, value, mask, batch, heads, scaling)
     parts = [part.contiguous() for part in (query, key, value)]
@@ -200,19 +201,6 @@ def attend_reference(
     )
     found = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
     return found.permute(1, 3, 0, 2).reshape(features, tokens).contiguous()
-
-
-def _key_bias(mask: Tensor, batch: int) -> Tensor | None:
-    """Return what each key's scores get, (batch, length), where that is all that a mask says."""
-    first = mask[:, :1, :1]
-    if mask.shape[1:3] != (1, 1) and not bool((mask == first).all()):
-        return None
-    row = first[:, 0, 0].expand(batch, -1)
-    if mask.dtype == torch.bool:
-        if not bool(row.any(-1).all()):
-            return None  # an example that sees nothing: torch decides what comes of it
-        row = torch.zeros(row.shape).masked_fill_(~row, torch.finfo(torch.float32).min)
-    return row.float().contiguous()
 
 
 @attend.register_fake
@@ -292,14 +280,14 @@ def encode(
     Raises:
         PackedError: a packed matrix is damaged or does not fit; never a crash.
     """
-    _check_layers(states, tensors, heads)
+    check_layers(states, tensors, heads)
     if not states.numel():
         return torch.empty_like(states)
-    bias = None if mask is None else _key_bias(mask, len(states))
-    if native.isa() is None or (mask is not None and bias is None):
-        return encode_reference(states, mask, tensors, heads, scaling, eps, activation)
-    whole = [tensor.contiguous() for tensor in tensors]
-    return native.encode(states.contiguous(), whole, bias, heads, (scaling, eps, activation))
+    numbers = (scaling, eps, activation)
+    found = Plan(tensors).encode(states, mask, heads, numbers)
+    if found is None:
+        return encode_reference(states, mask, tensors, heads, *numbers)
+    return found
 
 
 def encode_reference(
@@ -343,8 +331,17 @@ def _(
     return states.new_empty(states.shape)
 
 
-def _check_layers(states: Tensor, tensors: list[Tensor], heads: int) -> None:
-    """Check all but the packed bytes, which the kernels check."""
+def check_layers(states: Tensor, tensors: list[Tensor], heads: int) -> None:
+    """Check what :func:`encode` gets, but for the packed bytes, which the kernels check.
+
+    Args:
+        states: see there.
+        tensors: see there.
+        heads: see there.
+
+    Raises:
+        PackedError: something does not fit.
+    """
     if states.dim() != 3 or states.dtype != torch.float32:
         raise PackedError("an encoder takes float32 states of three axes.")
     hidden = states.shape[-1]
