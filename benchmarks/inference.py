@@ -2,6 +2,8 @@
 
     python benchmarks/inference.py                                  # MiniLM, 1 thread, 128 tokens
     python benchmarks/inference.py --model bert-base --threads 2 --sequence 32 --batch 8
+    python benchmarks/inference.py --next    # what results/inference.json lacks, one table a call
+    python benchmarks/inference.py --write   # docs/performance.md from that file
 
 Contenders: torch eager; ``torch.compile``; torch with MKL's CSR products; ONNX Runtime in float32
 and with dynamic int8; DeepSparse 1.8; and ours. They compute the same last hidden states of the
@@ -12,7 +14,8 @@ of the ratios within a round, printed with its quartiles. Those that do not noti
 model only.
 
 ONNX Runtime and DeepSparse have environments of their own (``make setup-peers``); one that is
-missing or refuses is left out with a line that says so.
+missing or refuses is left out with a line that says so. ``--pause`` waits for a line on standard
+input once all models are loaded, so that only the rounds need the machine to themselves.
 """
 
 from __future__ import annotations
@@ -32,9 +35,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import inference_page
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PAGE = ROOT / "docs" / "performance.md"
 PEERS = Path(os.environ.get("TICKETRY_PEERS", ROOT / ".venv-peers"))
 DEEPSPARSE = Path(os.environ.get("TICKETRY_DEEPSPARSE", ROOT / ".venv-deepsparse"))
 ROUND_S = 0.04
@@ -156,27 +160,37 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Run one table: every contender at one batch, length and number of threads."""
     kinds = [kind for kind in CONTENDERS if kind not in args.without]
-    Contender("truth", options, folders).end()
-    if any(CONTENDERS[kind][1] is not None for kind in kinds):
-        exporter = Contender("export", options, folders)
-        if exporter.why:
-            say(f"no ONNX files: {exporter.why}")
-        exporter.end()
-    everyone = []
-    for kind in kinds:
+    prepare(folders, options, kinds)
+    everyone: list[Contender] = []
+
+    def start(kind: str) -> None:
         one = Contender(kind, options, folders if CONTENDERS[kind][2] else folders[:1])
         if one.why:
             say(f"left out: {CONTENDERS[kind][0]}: {one.why}")
             one.end()
         else:
             everyone.append(one)
+
+    late = [kind for kind in kinds if args.pause and kind == "ours"]  # it measures as it loads
+    for kind in kinds:
+        if kind not in late:
+            start(kind)
+    if args.pause:
+        say("loaded; a line starts the clock")
+        sys.stdin.readline()
+    for kind in late:
+        start(kind)
     turns = [(one, i) for one in everyone for i in range(len(one.differences))]
-    counts = []
+    counts, began = [], time.monotonic()
     for one, i in turns:  # warm-up, which also says how many runs make a round
-        once = statistics.median(one.round(i, 5))
+        once = one.round(i, 1)[0]
+        if once < 0.5:
+            once = statistics.median(one.round(i, 4))
         counts.append(max(1, min(20, round(ROUND_S / once))))
     times: dict[tuple[str, int], list[float]] = {(one.kind, i): [] for one, i in turns}
-    for _ in range(args.rounds):
+    for index in range(args.rounds):
+        if index >= 3 and time.monotonic() - began > args.seconds:
+            break
         for (one, i), count in zip(turns, counts, strict=True):
             time.sleep(REST_S)
             times[one.kind, i].append(statistics.median(one.round(i, count)))
@@ -193,6 +207,16 @@ def measure(
         }
         for one, i in turns
     ]
+
+
+def prepare(folders: list[Path], options: dict[str, Any], kinds: list[str]) -> None:
+    """Write what the contenders are compared with, and their ONNX files; nothing twice."""
+    Contender("truth", options, folders).end()
+    if any(CONTENDERS[kind][1] is not None for kind in kinds):
+        exporter = Contender("export", options, folders)
+        if exporter.why:
+            say(f"no ONNX files: {exporter.why}")
+        exporter.end()
 
 
 def ratios(
@@ -258,32 +282,54 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sequence", type=int, action="append")
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--sparsity", type=float, action="append", help="in percent")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="at most")
+    parser.add_argument(
+        "--seconds", type=float, default=150, help="at most, but 3 rounds in any case"
+    )
+    parser.add_argument("--pause", action="store_true", help="wait for a line when all is loaded")
+    parser.add_argument("--next", action="store_true", help="measure what --results lacks first")
+    parser.add_argument("--prepare", action="store_true", help="only write models and ONNX files")
+    parser.add_argument("--write", action="store_true", help="write the page from --results")
+    parser.add_argument("--results", type=Path, default=inference_page.FILE)
     parser.add_argument("--without", action="append", choices=sorted(CONTENDERS), default=[])
     parser.add_argument("--keep", type=Path, help="a folder for the models, kept for another run")
-    parser.add_argument("--json", type=Path, help="write all numbers there, one line a table")
     return parser.parse_args()
+
+
+def configurations(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what is to be measured."""
+    if args.next or args.prepare:
+        found = inference_page.missing(args.results)
+        return found[:1] if args.next else found
+    names = ("model", "threads", "sequence", "batch")
+    chosen = (args.model or ["minilm"], args.threads or [1], args.sequence or [128])
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*chosen, args.batch or [1])
+    ]
 
 
 def main() -> int:
     args = parsed()
+    if args.write:
+        inference_page.write(args.results)
+        return 0
     sparsities = [value / 100 for value in args.sparsity or (50, 70, 80, 90, 95)]
     folder = args.keep or Path(tempfile.mkdtemp(prefix="ticketry-inference-"))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors\n")
     try:
-        for model in args.model or ["minilm"]:
-            folders = models(model, sparsities, folder)
-            for threads, sequence, batch in itertools.product(
-                args.threads or [1], args.sequence or [128], args.batch or [1]
-            ):
-                options = {"batch": batch, "sequence": sequence, "threads": threads}
-                rows = measure(folders, sparsities, options, args)
-                print(f"**{title(model, options)}**\n")
-                print("\n".join(lines(rows)) + "\n", flush=True)
-                if args.json:
-                    with args.json.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps({"model": model, "rows": rows}) + "\n")
+        for one in configurations(args):
+            folders = models(one["model"], sparsities, folder)
+            options = {name: one[name] for name in ("batch", "sequence", "threads")}
+            if args.prepare:
+                prepare(folders, options, list(CONTENDERS))
+                continue
+            rows = measure(folders, sparsities, options, args)
+            print(f"**{title(one['model'], options)}**\n")
+            print("\n".join(lines(rows)) + "\n", flush=True)
+            if args.next:
+                inference_page.keep(args.results, {**one, "rows": rows})
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)

@@ -80,6 +80,33 @@ def test_products_are_those_of_float64(
     )
 
 
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 450),
+    st.integers(0, 140),
+    st.floats(0, 1),
+    st.integers(0, 9),
+    st.sampled_from([float("nan"), float("inf"), float("-inf"), 0.0]),
+)
+def test_random_shapes_with_empty_rows_and_strange_numbers(
+    isa: str, rows: int, columns: int, tokens: int, sparsity: float, empty: int, strange: float
+) -> None:
+    weight, _, inputs, bias = case(rows, columns, tokens, sparsity)
+    weight[:empty], weight[:, columns // 2] = 0, 0
+    if tokens and isa != "none":  # without kernels zeros are multiplied too
+        inputs[columns // 2] = strange  # in a column of which nothing is kept
+        inputs[0, 0] = strange
+    packed = packing.pack(weight)
+    found = ops.sparse_linear(inputs, packed, bias, rows, 0, False)
+    right = bias.double()[:, None].repeat(1, tokens)
+    for row, kept in enumerate(weight.ne(0)):
+        right[row] += weight[row, kept].double() @ inputs[kept].double()
+    torch.testing.assert_close(found.double(), right, rtol=1e-5, atol=1e-4, equal_nan=True)
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 70])
 def test_nan_and_inf_reach_what_they_are_multiplied_with(isa: str, tokens: int) -> None:
     if isa == "none":

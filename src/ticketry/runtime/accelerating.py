@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from ticketry.errors import MaskError, ModelError, unknown_name
 from ticketry.runtime import native, ops, packing
-from ticketry.runtime.modules import SparseLinear
+from ticketry.runtime.convolution import SparseConv2d, pointwise, sparse_conv, unfit
+from ticketry.runtime.modules import SparseLayer, SparseLinear
 
 TOKENS = 128
 GAIN = 1.05
@@ -28,7 +29,7 @@ _ROUND_S = 1e-3
 
 @dataclass(frozen=True)
 class Layer:
-    """What became of one linear layer.
+    """What became of one linear layer, or convolution of one pixel.
 
     Attributes:
         name: of the module in the model.
@@ -63,7 +64,7 @@ def accelerate(
     values: str = "fp32",
     always: bool = False,
 ) -> list[Layer]:
-    """Swap a model's sparse linear layers for packed ones, in place.
+    """Swap a model's sparse linear layers and convolutions of one pixel for packed ones, in place.
 
     Encoders like BERT's then keep tokens in the last axis from end to end, where that is faster.
 
@@ -74,14 +75,15 @@ def accelerate(
     Args:
         model: any module on a CPU, in evaluation mode.
         masks: module name -> bool like the weight, True = kept; other layers stay as they are. None
-            takes every linear layer's zeros as pruned.
-        tokens: rows of the input (batch x tokens) at which dense and sparse are compared.
+            takes every layer's zeros as pruned.
+        tokens: rows of the input (batch x tokens) at which dense and sparse are compared; for a
+            convolution, pixels of an image.
         values: how kept weights are stored: ``"fp32"``; ``"bf16"``, at most 2⁻⁸ of each away; or
             ``"int8"``, at most 1/254 of their row's largest away. Sums are float32 in any case.
             They take 5, 3 or 2 bytes a kept weight.
         always: swap whatever has zeros, without measuring.
     Returns:
-        What became of each linear layer, in the model's order.
+        What became of each layer, in the model's order.
 
     Raises:
         ModelError: the model is in training mode, or a mask's layer is missing.
@@ -99,21 +101,19 @@ def accelerate(
     if tokens < 1:
         raise ModelError(f"tokens must be at least 1, not {tokens}.")
     native.isa()  # an impossible choice is refused before anything is touched
-    found = dict(linears(model))
+    found = dict(matrices(model))
     _check_masks(found, masks)
     if native.library().missing:
         warnings.warn(native.library().missing, stacklevel=2)
     barred = _barred(model)
-    measured: dict[tuple[int, int, int], tuple[float, float]] = {}
+    measured: dict[tuple[int, int, int, bool], tuple[float, float]] = {}
     layers = []
     for name, module in found.items():
         options = _Options(masks, tokens, values, always)
         layer, packed = _decide(name, module, barred.get(name, ""), options, measured)
         layers.append(layer)
         if packed is not None:
-            swapped = SparseLinear(packed, module.bias, transposed=_transposed(module))
-            swapped.eval()
-            model.set_submodule(name, swapped)
+            model.set_submodule(name, _sparse(module, packed).eval())
     if any(layer.runs_as == "sparse" for layer in layers):
         from ticketry.runtime.encoders import turn  # it needs transformers
 
@@ -128,17 +128,34 @@ def linears(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def matrices(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what :func:`linears` does, and convolutions of one pixel."""
+    for name, module in model.named_modules():
+        if name and _dense(module):
+            yield name, module
+
+
 def layers_of(model: nn.Module) -> list[Layer]:
-    """Return what each linear layer of a model runs as."""
+    """Return what each linear layer and convolution of one pixel of a model runs as."""
     rows = []
     for name, module in model.named_modules():
-        if isinstance(module, SparseLinear):
+        if isinstance(module, SparseLayer):
             out, into = module.out_features, module.in_features
             rows.append(Layer(name, out, into, module.sparsity, "sparse", "packed"))
-        elif name and (type(module) is nn.Linear or _transposed(module)):
+        elif name and _dense(module):
             out, into = _matrix(module).shape
             rows.append(Layer(name, out, into, _zeros(module), "dense", "not packed"))
     return rows
+
+
+def _dense(module: Any) -> bool:
+    return type(module) is nn.Linear or _transposed(module) or pointwise(module)
+
+
+def _sparse(module: Any, packed: Tensor) -> SparseLayer:
+    if pointwise(module):
+        return SparseConv2d(packed, module.bias, tuple(module.stride))
+    return SparseLinear(packed, module.bias, transposed=_transposed(module))
 
 
 def _transposed(module: Any) -> bool:
@@ -147,8 +164,12 @@ def _transposed(module: Any) -> bool:
 
 
 def _matrix(module: Any) -> Tensor:
-    weight: Tensor = module.weight.detach()
-    return weight.t() if _transposed(module) else weight
+    return _as_matrix(module, module.weight.detach())
+
+
+def _as_matrix(module: Any, tensor: Tensor) -> Tensor:
+    """Return a tensor like a layer's weight as (out, in)."""
+    return tensor.t() if _transposed(module) else tensor.flatten(1)
 
 
 def _zeros(module: Any) -> float:
@@ -159,7 +180,10 @@ def _zeros(module: Any) -> float:
 def _check_masks(found: Mapping[str, Any], masks: Mapping[str, Tensor] | None) -> None:
     for name, mask in (masks or {}).items():
         if name not in found:
-            raise ModelError(f"the model has no dense linear layer {name!r} to accelerate.")
+            raise ModelError(
+                f"the model has no dense linear layer {name!r} to accelerate, nor a convolution "
+                "of one pixel of that name."
+            )
         weight = found[name].weight
         if mask.shape != weight.shape:
             raise MaskError(
@@ -175,28 +199,30 @@ def _check_masks(found: Mapping[str, Any], masks: Mapping[str, Tensor] | None) -
 
 
 def _barred(model: nn.Module) -> dict[str, str]:
-    """Return why some linear layers cannot be swapped, by name."""
+    """Return why some layers cannot be swapped, by name."""
     uses = Counter(
         id(value)
         for module in model.modules()
         for value in module._parameters.values()
         if value is not None
     )
-    barred = {}
-    for name, module in linears(model):
+    found = {}
+    for name, module in matrices(model):
         if uses[id(module.weight)] > 1:
-            barred[name] = "it shares its weight with another layer"
+            found[name] = "it shares its weight with another layer"
         elif module.weight.dtype != torch.float32 or module.weight.device.type != "cpu":
-            barred[name] = f"it is {module.weight.dtype} on {module.weight.device}".replace(
+            found[name] = f"it is {module.weight.dtype} on {module.weight.device}".replace(
                 "torch.", ""
             )
-        elif module._forward_hooks or module._forward_pre_hooks or module.weight.dim() != 2:
-            barred[name] = "it has hooks"
+        elif module._forward_hooks or module._forward_pre_hooks:
+            found[name] = "it has hooks"
+        elif pointwise(module) and unfit(module):
+            found[name] = unfit(module)
     for name, module in model.named_modules():
         if isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention):
             for inner, _ in linears(module):
-                barred[f"{name}.{inner}" if name else inner] = "torch reads its weight directly"
-    return barred
+                found[f"{name}.{inner}" if name else inner] = "torch reads its weight directly"
+    return found
 
 
 @dataclass(frozen=True)
@@ -212,23 +238,23 @@ class _Options:
 def _decide(
     name: str,
     module: Any,
-    barred: str,
+    why: str,
     options: _Options,
-    measured: dict[tuple[int, int, int], tuple[float, float]],
+    measured: dict[tuple[int, int, int, bool], tuple[float, float]],
 ) -> tuple[Layer, Tensor | None]:
     masks, tokens = options.masks, options.tokens
     weight = _matrix(module)
     rows, columns = weight.shape
     mask = weight.ne(0)
     if masks is not None and name in masks:
-        mask = masks[name].t() if _transposed(module) else masks[name]
+        mask = _as_matrix(module, masks[name])
     sparsity = 1 - int(mask.count_nonzero()) / max(1, mask.numel())
 
     def dense(why: str) -> tuple[Layer, None]:
         return Layer(name, rows, columns, sparsity, "dense", why), None
 
-    if barred:
-        return dense(barred)
+    if why:
+        return dense(why)
     if masks is not None and name not in masks:
         return dense("the ticket does not prune it")
     if sparsity == 0:
@@ -241,9 +267,9 @@ def _decide(
     if sparsity < LEAST_SPARSITY:
         return dense(f"sparsity is below {LEAST_SPARSITY:.0%}")
     packed = packing.pack(weight, mask, values=options.values)
-    key = (rows, columns, round(sparsity * 50))
+    key = (rows, columns, round(sparsity * 50), pointwise(module))
     if key not in measured:
-        measured[key] = compare(weight, packed, tokens)
+        measured[key] = compare(weight, packed, tokens, pointwise(module))
     dense_s, sparse_s = measured[key]
     gain = dense_s / sparse_s
     faster = gain >= GAIN
@@ -253,7 +279,9 @@ def _decide(
     return layer, packed if faster else None
 
 
-def compare(weight: Tensor, packed: Tensor, tokens: int) -> tuple[float, float]:
+def compare(
+    weight: Tensor, packed: Tensor, tokens: int, pixels: bool = False
+) -> tuple[float, float]:
     """Return the seconds of a dense and of a packed layer, taken in turns.
 
     Of each the fastest round: whatever else the machine does only adds time.
@@ -262,16 +290,23 @@ def compare(weight: Tensor, packed: Tensor, tokens: int) -> tuple[float, float]:
         weight: (rows, columns), float32.
         packed: the same, packed.
         tokens: rows of the input.
+        pixels: whether the layer is a convolution and the rows are an image's pixels.
     """
     rows, columns = weight.shape
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(tokens, columns, generator=generator)
     weight, bias = weight.contiguous(), torch.zeros(rows)
     with torch.inference_mode():
+        image, kernel = inputs.t().contiguous()[None, :, None], weight[:, :, None, None]
         ways: tuple[Callable[[], Tensor], ...] = (
             lambda: functional.linear(inputs, weight, bias),
             lambda: ops.sparse_linear(inputs, packed, bias, rows, 0, True),
         )
+        if pixels:
+            ways = (
+                lambda: functional.conv2d(image, kernel, bias),
+                lambda: sparse_conv(image, packed, bias, rows),
+            )
         seconds: tuple[list[float], ...] = ([], [])
         repeats = [max(1, int(_ROUND_S / timed(way, 2))) for way in ways]
         for _ in range(_ROUNDS):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ticketry.models.outputs import encoder_output
-from ticketry.runtime import native, ops
+from ticketry.runtime import dispatch, native, ops
+from ticketry.runtime.encoderplan import Plan
 from ticketry.runtime.modules import SparseLinear
 
 ENCODERS = ("BertEncoder", "RobertaEncoder", "XLMRobertaEncoder", "ElectraEncoder")
@@ -48,6 +49,7 @@ class TokensLast(nn.Module):
         self.layer = encoder.layer
         # In a tuple, so that its layers are not registered a second time.
         self._whole = (encoder,)
+        self._plan: Plan | None = None
         self.train(encoder.training)
 
     def forward(
@@ -64,11 +66,37 @@ class TokensLast(nn.Module):
         if not self.fits(hidden_states, attention_mask, options):
             return found(hidden_states, attention_mask, **options)
         attention = self.layer[0].attention.self
-        states = ops.encode(
-            *(hidden_states, attention_mask, self._tensors(), attention.num_attention_heads),
-            *(attention.scaling, self.config.layer_norm_eps, _code(self.config)),
-        )
+        tensors = self._tensors()
+        numbers = (attention.scaling, self.config.layer_norm_eps, _code(self.config))
+        states = self._planned(hidden_states, attention_mask, tensors, numbers)
+        if states is None:
+            states = ops.encode(
+                *(hidden_states, attention_mask, tensors, attention.num_attention_heads, *numbers)
+            )
         return encoder_output(states)
+
+    def _planned(
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        tensors: list[Tensor],
+        numbers: tuple[float, float, int],
+    ) -> Tensor | None:
+        """Return the result without torch's dispatcher, or None where it is needed."""
+        inputs = [states] if mask is None else [states, mask]
+        if not dispatch.direct(inputs + tensors):
+            return None
+        heads: int = self.layer[0].attention.self.num_attention_heads
+        if self._plan is None or not self._plan.fits(tensors):
+            ops.check_layers(states, tensors, heads)
+            self._plan = Plan(tensors)
+        if states.dim() != 3 or states.shape[-1] != self._plan.hidden:
+            return None  # the operator says what is wrong
+        return self._plan.encode(states, mask, heads, numbers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plan out: a copy has tensors of its own."""
+        return {**self.__dict__, "_plan": None}
 
     def _tensors(self) -> list[Tensor]:
         found: list[Any] = []
@@ -162,9 +190,16 @@ def _at(module: Any, path: tuple[str, ...]) -> Any:
 
 
 def _hooked(module: Any) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks) or any(
-        _hooked(inner) for inner in module._modules.values() if inner is not None
-    )
+    # Without recursion, as this too is done at each call.
+    left = [module]
+    while left:
+        one = left.pop()
+        if one is None:
+            continue
+        if one._forward_hooks or one._forward_pre_hooks:
+            return True
+        left += one._modules.values()
+    return False
 
 
 def _code(config: Any) -> int:

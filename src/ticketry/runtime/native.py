@@ -89,6 +89,7 @@ def multiply(
     bias: Tensor | None,
     activation: int,
     tokens_first: bool,
+    found: Tensor | None = None,
 ) -> Tensor:
     """Return the product of a packed matrix; needs the library.
 
@@ -100,6 +101,7 @@ def multiply(
         bias: float32 (rows), or None.
         activation: its number in ``native/ticketry.h``.
         tokens_first: the layout of input and output.
+        found: where it is written, contiguous; None makes one.
     Returns:
         float32 (rows, tokens), or (tokens, rows) with ``tokens_first``.
 
@@ -108,7 +110,8 @@ def multiply(
     """
     rows, columns = shape
     tokens = input.shape[0] if tokens_first else input.shape[1]
-    found = input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
+    if found is None:
+        found = input.new_empty((tokens, rows) if tokens_first else (rows, tokens))
     _raise(
         library().handle.ticketry_multiply(
             *(_isa(), packed.data_ptr(), len(packed), rows, columns),
@@ -173,9 +176,28 @@ def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps:
     return found
 
 
+def layers(tensors: list[Tensor]) -> Any:
+    """Return an encoder's layers as the library reads them: where the tensors lie.
+
+    Args:
+        tensors: of :func:`ticketry.runtime.ops.encode`, contiguous; they must outlive it.
+    """
+    found = (_LAYER * (len(tensors) // 16))()
+    for layer, start in zip(found, range(0, len(tensors), 16), strict=True):
+        each = tensors[start : start + 16]
+        for matrix, data, add in zip(layer.matrices, each[:12:2], each[1:12:2], strict=True):
+            matrix.data, matrix.bias = data.data_ptr(), add.data_ptr()
+            matrix.bytes = len(data) if data.dtype == torch.uint8 else -1
+        for i in range(2):
+            layer.norm_weight[i] = each[12 + 2 * i].data_ptr()
+            layer.norm_bias[i] = each[13 + 2 * i].data_ptr()
+    return found
+
+
 def encode(
     states: Tensor,
-    tensors: list[Tensor],
+    layers: Any,
+    inner: int,
     bias: Tensor | None,
     heads: int,
     numbers: tuple[float, float, int],
@@ -184,7 +206,8 @@ def encode(
 
     Args:
         states: float32 (batch, length, hidden), contiguous; not empty.
-        tensors: of :func:`ticketry.runtime.ops.encode`, contiguous.
+        layers: of :func:`layers`.
+        inner: width of the feed-forward part.
         bias: float32 (batch, length), added to the scores of its key; None adds nothing.
         heads: of the attention.
         numbers: scaling of the scores, eps of the norms, the activation's number.
@@ -195,23 +218,12 @@ def encode(
         PackedError: a packed matrix is damaged, or of another shape.
     """
     batch, length, hidden = states.shape
-    count = len(tensors) // 16
-    layers = (_LAYER * count)()
-    for layer, start in zip(layers, range(0, len(tensors), 16), strict=True):
-        each = tensors[start : start + 16]
-        for matrix, data, add in zip(layer.matrices, each[:12:2], each[1:12:2], strict=True):
-            packed = data.dtype == torch.uint8
-            matrix.data, matrix.bias = data.data_ptr(), add.data_ptr()
-            matrix.bytes = len(data) if packed else -1
-        for i in range(2):
-            layer.norm_weight[i] = each[12 + 2 * i].data_ptr()
-            layer.norm_bias[i] = each[13 + 2 * i].data_ptr()
     scaling, eps, activation = numbers
     found = torch.empty_like(states)
     _raise(
         library().handle.ticketry_encode(
-            *(_isa(), layers, count, states.data_ptr(), batch, length, heads, hidden // heads),
-            *(len(tensors[9]), None if bias is None else bias.data_ptr(), scaling, eps),
+            *(_isa(), layers, len(layers), states.data_ptr(), batch, length, heads),
+            *(hidden // heads, inner, None if bias is None else bias.data_ptr(), scaling, eps),
             *(activation, found.data_ptr(), torch.get_num_threads()),
         )
     )

@@ -13,12 +13,14 @@ from torch.nn import functional
 
 from ticketry.errors import PackedError
 from ticketry.runtime import native, packing
+from ticketry.runtime.dispatch import operator
+from ticketry.runtime.encoderplan import Plan, key_bias
 
 ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2, "gelu_tanh": 3}
 """Name -> its number in ``native/ticketry.h``."""
 
 
-@torch.library.custom_op("ticketry::sparse_linear", mutates_args=(), device_types="cpu")
+@operator
 def sparse_linear(
     input: Tensor,
     packed: Tensor,
@@ -126,7 +128,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return back, None, bias, None, None, None
 
 
-@torch.library.custom_op("ticketry::sparse_linear_back", mutates_args=(), device_types="cpu")
+@operator
 def sparse_linear_back(
     gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool
 ) -> Tensor:
@@ -151,7 +153,7 @@ def _(gradient: Tensor, packed: Tensor, columns: int, tokens_first: bool) -> Ten
 sparse_linear.register_autograd(_backward, setup_context=_keep)
 
 
-@torch.library.custom_op("ticketry::attend", mutates_args=(), device_types="cpu")
+@operator
 def attend(
     query: Tensor,
     key: Tensor,
@@ -175,7 +177,7 @@ def attend(
     Returns:
         Like the query.
     """
-    bias = None if mask is None else _key_bias(mask, batch)
+    bias = None if mask is None else key_bias(mask, batch)
     if native.isa() is None or (mask is not None and bias is None):
         return attend_reference(query, key, value, mask, batch, heads, scaling)
     parts = [part.contiguous() for part in (query, key, value)]
@@ -201,19 +203,6 @@ def attend_reference(
     return found.permute(1, 3, 0, 2).reshape(features, tokens).contiguous()
 
 
-def _key_bias(mask: Tensor, batch: int) -> Tensor | None:
-    """Return what each key's scores get, (batch, length), where that is all that a mask says."""
-    first = mask[:, :1, :1]
-    if mask.shape[1:3] != (1, 1) and not bool((mask == first).all()):
-        return None
-    row = first[:, 0, 0].expand(batch, -1)
-    if mask.dtype == torch.bool:
-        if not bool(row.any(-1).all()):
-            return None  # an example that sees nothing: torch decides what comes of it
-        row = torch.zeros(row.shape).masked_fill_(~row, torch.finfo(torch.float32).min)
-    return row.float().contiguous()
-
-
 @attend.register_fake
 def _(
     query: Tensor,
@@ -227,7 +216,7 @@ def _(
     return query.new_empty(query.shape)
 
 
-@torch.library.custom_op("ticketry::add_norm", mutates_args=(), device_types="cpu")
+@operator
 def add_norm(input: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm(input + residual), with tokens in the last axis.
 
@@ -263,7 +252,7 @@ def dense_linear(input: Tensor, weight: Tensor, bias: Tensor | None, activation:
     return _activated(found, activation)
 
 
-@torch.library.custom_op("ticketry::encode", mutates_args=(), device_types="cpu")
+@operator
 def encode(
     states: Tensor,
     mask: Tensor | None,
@@ -291,14 +280,14 @@ def encode(
     Raises:
         PackedError: a packed matrix is damaged or does not fit; never a crash.
     """
-    _check_layers(states, tensors, heads)
+    check_layers(states, tensors, heads)
     if not states.numel():
         return torch.empty_like(states)
-    bias = None if mask is None else _key_bias(mask, len(states))
-    if native.isa() is None or (mask is not None and bias is None):
-        return encode_reference(states, mask, tensors, heads, scaling, eps, activation)
-    whole = [tensor.contiguous() for tensor in tensors]
-    return native.encode(states.contiguous(), whole, bias, heads, (scaling, eps, activation))
+    numbers = (scaling, eps, activation)
+    found = Plan(tensors).encode(states, mask, heads, numbers)
+    if found is None:
+        return encode_reference(states, mask, tensors, heads, *numbers)
+    return found
 
 
 def encode_reference(
@@ -342,8 +331,17 @@ def _(
     return states.new_empty(states.shape)
 
 
-def _check_layers(states: Tensor, tensors: list[Tensor], heads: int) -> None:
-    """Check all but the packed bytes, which the kernels check."""
+def check_layers(states: Tensor, tensors: list[Tensor], heads: int) -> None:
+    """Check what :func:`encode` gets, but for the packed bytes, which the kernels check.
+
+    Args:
+        states: see there.
+        tensors: see there.
+        heads: see there.
+
+    Raises:
+        PackedError: something does not fit.
+    """
     if states.dim() != 3 or states.dtype != torch.float32:
         raise PackedError("an encoder takes float32 states of three axes.")
     hidden = states.shape[-1]

@@ -7,7 +7,7 @@ from torch import nn
 from ticketry.core.mask import Mask
 from ticketry.errors import ModelError
 from ticketry.models.loading import base_model
-from ticketry.runtime.accelerating import TOKENS, Layer, accelerate, linears
+from ticketry.runtime.accelerating import TOKENS, Layer, accelerate, matrices
 
 
 def accelerate_ticket(
@@ -17,8 +17,8 @@ def accelerate_ticket(
 
     Args:
         model: the base model, or a task model of transformers built on it, with the mask's zeros.
-        mask: named as in the base's ``state_dict``; tensors that belong to no linear layer, such as
-            convolutions, run as they did.
+        mask: named as in the base's ``state_dict``; tensors that belong to no linear layer and to
+            no convolution of one pixel run as they did.
         tokens: see :func:`ticketry.runtime.accelerating.accelerate`.
         values: likewise.
 
@@ -36,7 +36,7 @@ def accelerate_ticket(
     prefix = next(
         f"{name}." if name else "" for name, part in model.named_modules() if part is base
     )
-    known = dict(linears(model))
+    known = dict(matrices(model))
     masks = {}
     for name in mask:
         module = prefix + name.removesuffix(".weight")
