@@ -1,0 +1,34 @@
+"""The page's table over sparsity says what the records say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import tradeoff  # noqa: E402
+
+
+def test_the_table_is_that_of_the_records() -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    block = tradeoff.MARKED.search(text)
+    assert block is not None
+    assert block[0].removeprefix(block[1]).removesuffix(block[2]) == (
+        "\n".join(tradeoff.table(tradeoff.rows())) + "\n"
+    )
+
+
+def test_every_training_has_its_record() -> None:
+    path = ROOT / "results" / "embedded" / "tradeoff" / "scores.json"
+    found = [(row["kind"], row["seed"], row["part"]) for row in json.loads(path.read_text("utf-8"))]
+    assert found == list(tradeoff.trainings())
+
+
+def test_the_picture_is_whole() -> None:
+    root = ElementTree.parse(tradeoff.PICTURE).getroot()
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"test accuracy", "stored, MB", "90%", "int8, ONNX Runtime"} <= texts
