@@ -125,10 +125,9 @@ bool project(const Encoder& call, const Layer& layer, const Tile* tiles, int64_t
                   &Tile::context))
       return false;
     for (int64_t i = 0; i < count; ++i)
-      for (int64_t r = 0; r < call.hidden; ++r)
-        memcpy(target + (m * call.hidden + r) * call.stride + tiles[i].first,
-               tiles[i].context + r * tiles[i].padded,
-               static_cast<size_t>(tiles[i].width) * sizeof(float));
+      call.kernels->copy(tiles[i].context, tiles[i].padded,
+                         target + m * call.hidden * call.stride + tiles[i].first, call.stride,
+                         call.hidden, tiles[i].width);
   }
   return true;
 }
@@ -152,16 +151,13 @@ void attend_tile(const Encoder& call, const Tile& tile, float* room) {
         call.bias == nullptr ? nullptr : call.bias + (call.first_example + example) * call.length;
     for (int64_t head = 0; head < call.heads; ++head) {
       const int64_t from = head * call.size * call.stride;
-      for (int64_t r = 0; r < call.size; ++r) {
-        float* row = queries + r * QUERIES;
-        memcpy(row, query + from + r * call.stride + at, static_cast<size_t>(width) * sizeof(float));
-        memset(row + width, 0, static_cast<size_t>(QUERIES - width) * sizeof(float));
-      }
+      if (width < QUERIES)
+        memset(queries, 0, static_cast<size_t>(call.size * QUERIES) * sizeof(float));
+      call.kernels->copy(query + from + at, call.stride, queries, QUERIES, call.size, width);
       call.kernels->attend(queries, key + from + start, value + from + start, call.stride,
                            call.length, call.size, bias, call.scaling, scores, found);
-      for (int64_t r = 0; r < call.size; ++r)
-        memcpy(tile.context + (head * call.size + r) * tile.padded + at - tile.first, found + r * QUERIES,
-               static_cast<size_t>(width) * sizeof(float));
+      call.kernels->copy(found, QUERIES, tile.context + head * call.size * tile.padded + at - tile.first,
+                         tile.padded, call.size, width);
     }
     at += width;
   }

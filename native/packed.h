@@ -97,6 +97,9 @@ struct Kernels {
   // [..][vectors * lanes].
   void (*dense)(const float* weight, int64_t rows, int64_t columns, const float* bias,
                 const float* input, int64_t vectors, float* target);
+  // Rows of `count` numbers.
+  void (*copy)(const float* from, int64_t from_stride, float* to, int64_t to_stride, int64_t rows,
+               int64_t count);
 };
 
 // What this machine has of an instruction set, or null.

@@ -81,13 +81,16 @@ bool multiply_panel(const Kernels& kernels, const Matrix& matrix, int64_t panel,
       kernels.widen(header.values, stored, cell[1].value - cell->value, wide);
       values = wide;
     }
-    // A damaged cell may name a row twice; only the first block's rows start anew.
-    for (int32_t s = 0; block == 0 && s < cell[1].segment - cell->segment; ++s) written[of[s]] = true;
+    // The first block's rows start anew, those that it lacks here. As many as there are: all of them
+    // (but for a damaged cell, which may name one twice, and whose numbers are any).
+    const int32_t segments = cell[1].segment - cell->segment;
+    const bool some = block == 0 && segments < rows;
+    for (int32_t s = 0; some && s < segments; ++s) written[of[s]] = true;
     for (int64_t i = 0; i < count; ++i) {
       const Tokens& piece = pieces[i];
       const int64_t padded = piece.vectors == 0 ? 1 : piece.vectors * kernels.lanes;
       const auto kernel = piece.vectors == 0 ? kernels.token : kernels.cell[piece.vectors];
-      for (int64_t r = 0; block == 0 && r < rows; ++r)
+      for (int64_t r = 0; some && r < rows; ++r)
         for (int64_t t = 0; t < padded && !written[r]; ++t) piece.sums[r * padded + t] = start[r];
       kernel(matrix.groups + cell[0].group, cell[1].group - cell[0].group, of,
              matrix.columns + cell->value, values, piece.input + block * header.block * padded,

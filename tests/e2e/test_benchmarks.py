@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 
 from ticketry.recipes import Recipe
+from ticketry.runtime import native
 from ticketry.tasks.workload import training_steps
+from tiny import tiny_bert
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import imp_end_to_end as benchmark  # noqa: E402
+import inference_page  # noqa: E402
+import roofline  # noqa: E402
 
 
 def test_both_sides_do_the_same_run_to_the_same_scores() -> None:
@@ -118,3 +122,63 @@ def test_the_bank_benchmark_serves_what_whole_models_give() -> None:
     assert "| bank | 0." in done.stdout
     assert "| 1.00 (1.00 to 1.00) |" in done.stdout
     assert "head 264 bytes" in done.stdout  # 2 × 32 weights and 2 biases
+
+
+def table(onnx: float, deepsparse: float | None) -> dict[str, Any]:
+    rows = []
+    for sparsity in (0.9, 0.95):
+        ratios = {"onnx": [onnx, onnx, onnx], "onnx-int8": [1.5, 1.4, 1.6]}
+        if deepsparse is not None:
+            ratios["deepsparse"] = [deepsparse] * 3
+        rows.append(
+            {"kind": "ours", "sparsity": sparsity, "seconds": [0.004] * 3, "ratios": ratios}
+        )
+    rows.append({"kind": "eager", "sparsity": None, "seconds": [0.04] * 3, "ratios": {}})
+    return {**inference_page.GRID[0], "rows": rows}
+
+
+def test_results_are_kept_once_and_what_lacks_is_next(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "inference.json"
+    assert inference_page.missing(file) == inference_page.GRID
+    inference_page.keep(file, {**inference_page.GRID[3], "rows": []})
+    inference_page.keep(file, table(1.0, 1.0))
+    inference_page.keep(file, table(4.5, 0.5))
+    assert inference_page.missing(file)[0] == inference_page.GRID[1]
+    first, second = inference_page.read(file)
+    assert first == table(4.5, 0.5)
+    assert inference_page.place(second) == inference_page.GRID[3]
+
+
+def test_the_page_says_which_goals_are_missed(tmp_path: Path) -> None:
+    file, page = tmp_path / "inference.json", tmp_path / "page.md"
+    page.write_text(f"before\n{inference_page.BEGIN}old\n{inference_page.END}\nafter\n")
+    inference_page.keep(file, table(4.5, 0.5))
+    inference_page.write(file, page)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert (
+        "| 90% | 4.50, 4.50 to 4.50 (goal 4: reached) | 0.50, 0.50 to 0.50 (goal 1: missed)" in text
+    )
+    assert "| 95% | 4.50, 4.50 to 4.50 (goal 6: missed)" in text
+    assert "| 1 | 1 × 128 | ticketry | 4.00 | 4.00 |" in text
+    assert "| 4.50 / 1.50 / 0.50 | 4.50 / 1.50 / 0.50 |" in text
+    inference_page.keep(file, table(4.5, None))
+    inference_page.write(file, page)
+    assert "| 4.50 / 1.50 / - |" in page.read_text()
+
+
+@pytest.mark.skipif(native.isa() is None, reason="no kernel library")
+@pytest.mark.parametrize("isa", native.library().isas)
+def test_the_roofline_says_what_every_part_takes(isa: str, tmp_path: Path) -> None:
+    folder, matrices = tiny_bert(tmp_path / "model"), tmp_path / "matrices"
+    sizes = roofline.pack(folder, matrices)
+    assert sizes == ["2", "16", "64"]
+    rows = roofline.run(roofline.built(), native.ISAS[isa], 16, sizes, matrices)
+    said = list(roofline.lines({0.0: rows}, 16, isa))
+    assert said[0].startswith(f"One core, {isa}: ")
+    for part in ("products hidden x hidden", "activation", "normalisation", "attention", "encoder"):
+        assert rows[part]["seconds"] > 0
+        assert any(line.startswith(f"| {part} | 0% | ") for line in said)
+    assert rows["encoder"]["flop"] == 2 * 2 * (8192 * 16 + 2 * 32 * 16 * 16)
