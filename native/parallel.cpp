@@ -7,9 +7,27 @@
 #include <thread>
 
 #include "packed.h"
+#include "ticketry.h"
 
 namespace ticketry {
 namespace {
+
+typedef void (*Team)(void (*)(void*), void*, unsigned, unsigned);
+std::atomic<Team> team{nullptr};
+std::atomic<pid_t> team_process{0};  // a forked child has none of its parent's threads
+
+struct Job {
+  void (*work)(void*, int64_t);
+  void* context;
+  int64_t items;
+  std::atomic<int64_t> next{0};
+
+  static void drain(void* job) {
+    auto& one = *static_cast<Job*>(job);
+    for (int64_t i = one.next.fetch_add(1); i < one.items; i = one.next.fetch_add(1))
+      one.work(one.context, i);
+  }
+};
 
 struct Pool {
   std::mutex busy;  // one piece of work at a time; who finds it taken works alone
@@ -62,6 +80,12 @@ Pool* pool() {
 
 void parallel(int32_t threads, int64_t items, void (*work)(void*, int64_t), void* context) {
   const int64_t others = (threads < items ? threads : items) - 1;
+  const Team shares = team.load();
+  if (others >= 1 && shares != nullptr && team_process.load() == getpid()) {
+    Job job{work, context, items};
+    shares(Job::drain, &job, static_cast<unsigned>(others + 1), 0);
+    return;
+  }
   if (others >= 1) {
     Pool* shared = pool();
     if (shared->busy.try_lock()) {
@@ -98,3 +122,8 @@ void parallel(int32_t threads, int64_t items, void (*work)(void*, int64_t), void
 }
 
 }  // namespace ticketry
+
+void ticketry_use_team(void (*given)(void (*)(void*), void*, unsigned, unsigned)) {
+  ticketry::team_process.store(getpid());
+  ticketry::team.store(given);
+}

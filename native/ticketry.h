@@ -10,7 +10,7 @@
 #endif
 
 // Raised with every change of this interface; Python refuses another one.
-#define TICKETRY_ABI 3
+#define TICKETRY_ABI 4
 
 enum ticketry_status {
   TICKETRY_OK = 0,
@@ -39,6 +39,11 @@ TICKETRY_API int32_t ticketry_abi(void);
 
 // 1 if this build has the instruction set and this machine runs it.
 TICKETRY_API int32_t ticketry_has(int32_t isa);
+
+// Lets work be shared among the threads of an OpenMP library that the process uses already:
+// its GOMP_parallel, or null for threads of our own. Its threads spin for a while after each piece of
+// work, so a second set of threads would have to share the processors with them.
+TICKETRY_API void ticketry_use_team(void (*team)(void (*)(void*), void*, unsigned, unsigned));
 
 // Reads the whole packed matrix: indices in range and rising, each row once. For loading.
 TICKETRY_API int32_t ticketry_check(const void* packed, int64_t bytes, int64_t rows, int64_t columns);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -262,3 +264,35 @@ def test_a_library_that_is_missing_or_strange_is_named(
     monkeypatch.setenv(native.LIBRARY_VARIABLE, str(strange))
     assert "cannot be loaded" in native.library().missing
     assert native.isa() is None
+
+
+SHARED = """
+import os, sys, torch
+from ticketry.runtime import native, ops, packing
+torch.set_num_threads(3)
+packed, inputs = packing.pack(torch.randn(300, 400)), torch.randn(400, 90)
+right = ops.sparse_linear(inputs, packed, None, 300, 0, False)
+before = len(os.listdir("/proc/self/task"))
+ops.sparse_linear(inputs, packed, None, 300, 0, False)
+torch.nn.functional.gelu(torch.randn(2000, 2000))
+print(len(os.listdir("/proc/self/task")) - before, native._team() is not None, flush=True)
+child = os.fork()
+if child == 0:  # it has none of the threads, and must not wait for them
+    same = torch.equal(ops.sparse_linear(inputs, packed, None, 300, 0, False), right)
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_torch_s_threads_do_the_work_and_a_forked_child_needs_none() -> None:
+    if native.isa() is None:
+        pytest.skip("no library")
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert last == "0"
+    if first.endswith("True"):
+        assert first == "0 True"  # torch's operators need no more threads than the product did

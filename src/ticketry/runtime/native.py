@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ticketry.errors import ConfigError, PackedError, TicketryError, unknown_name
 
-ABI = 3
+ABI = 4
 ISA_VARIABLE = "TICKETRY_ISA"
 LIBRARY_VARIABLE = "TICKETRY_LIBRARY"
 ISAS = {"plain": 0, "neon": 1, "avx2": 2, "avx512": 3}
@@ -314,8 +314,31 @@ def _load(chosen: str | None) -> Library:
         *(number, pointer, integer, pointer, integer, integer, integer, integer, integer),
         *(pointer, real, real, number, pointer, number),
     ]
+    handle.ticketry_use_team.argtypes = [pointer]
+    handle.ticketry_use_team.restype = None
+    handle.ticketry_use_team(_team())
     isas = tuple(name for name, code in ISAS.items() if handle.ticketry_has(code))
     return Library(path, "", isas, handle)
+
+
+def _team() -> Any:
+    """Return ``GOMP_parallel`` of the OpenMP library that torch has loaded, or None.
+
+    Work shared among torch's own threads need not fight for the processors with them: they spin for
+    a while after each of torch's operators.
+    """
+    inside = Path(torch.__file__).parent
+    for folder in (inside / "lib", inside.parent / "torch.libs"):
+        for path in sorted(folder.glob("lib*omp*")):
+            try:
+                only_loaded = getattr(os, "RTLD_NOLOAD", None)
+                if only_loaded is None:
+                    return None
+                handle = ctypes.CDLL(str(path), mode=only_loaded | os.RTLD_LAZY)
+                return ctypes.cast(handle.GOMP_parallel, ctypes.c_void_p)
+            except (OSError, AttributeError):
+                continue
+    return None
 
 
 def _places() -> list[Path]:
