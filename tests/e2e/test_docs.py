@@ -15,11 +15,12 @@ Blocks of other languages (``console``, ``csv``, ``json``, ``none``) are only sh
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,26 @@ def blocks_of(page: str) -> list[tuple[str, str, int]]:
         for token in tokens
         if token.type == "fence" and token.map
     ]
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """Take out again what pages add to registries: other tests run in this process."""
+    from ticketry.core.score import CRITERIA
+    from ticketry.models.families import FAMILIES
+    from ticketry.tasks.readers import LAYOUTS
+    from ticketry.tasks.registry import TASKS
+
+    kept: list[tuple[Any, Any]] = []
+    for registry in (CRITERIA, FAMILIES, LAYOUTS, TASKS):
+        kept.append((registry, copy.copy(registry)))
+    yield
+    for registry, before in kept:
+        if isinstance(registry, dict):
+            registry.clear()
+            registry.update(before)
+        elif isinstance(registry, list):
+            registry[:] = before
 
 
 @pytest.mark.parametrize("page", PAGES)
