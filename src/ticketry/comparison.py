@@ -103,6 +103,7 @@ def compare(tickets: Mapping[str, Ticket]) -> dict[str, Any]:
     """
     masks = {label: ticket.mask for label, ticket in tickets.items()}
     kinds = kinds_of(list(next(iter(masks.values()))))
+    kernels = kernel_facts(masks)
     return {
         "schema_version": 1,
         "base": next(iter(tickets.values())).base.name,
@@ -112,8 +113,8 @@ def compare(tickets: Mapping[str, Ticket]) -> dict[str, Any]:
             for a, b in combinations(masks, 2)
         ],
         "layers": _layers(tickets),
-        "kernels": kernel_facts(masks),
-        "kernel_maps": kernel_maps(masks),
+        "kernels": kernels,
+        "kernel_maps": kernel_maps(masks, kernels),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -64,13 +65,17 @@ def test_a_whole_and_an_empty_tensor() -> None:
     assert [(c.zero, c.zero_expected, c.empty_outputs) for c in kernel_counts(empty)] == [(8, 8, 4)]
 
 
+def mapped(masks: dict[str, Mask]) -> dict[str, Any] | None:
+    return kernel_maps(masks, kernel_facts(masks))
+
+
 def test_the_tensor_with_most_zero_kernels_is_mapped_coarsely() -> None:
     generator = torch.Generator().manual_seed(1)
     kept = torch.rand(50, 30, 3, 3, generator=generator) < 0.5
     bits = {"dense": torch.ones(8, 8, 3, 3, dtype=torch.bool), "sparse": kept}
     bits["sparse"][:25] = False
     masks = {"a": Mask(bits), "b": ~Mask(bits)}
-    found = kernel_maps({"a": masks["a"]})
+    found = mapped({"a": masks["a"]})
     assert found is not None
     assert (found["name"], found["shape"]) == ("sparse", [50, 30, 3, 3])
     rows = found["kept"]["a"]
@@ -79,7 +84,7 @@ def test_the_tensor_with_most_zero_kernels_is_mapped_coarsely() -> None:
     # Cells of equal size would have the mean of all; these differ by one row or column.
     mean = sum(map(sum, rows)) / MOST_CELLS**2
     assert mean == pytest.approx(float(kept.float().mean()), abs=0.02)
-    svg = draw_kernel_maps(kernel_maps(masks) or {})
+    svg = draw_kernel_maps(mapped(masks) or {})
     assert "Map of the kernels of" in svg
     assert svg.count("<path") < 60  # one a shade, not one a cell
 
@@ -93,4 +98,4 @@ def test_shares_are_said_beside_chance() -> None:
     assert said[0].startswith("zero kernels, of 6 of more than one weight")
     assert said[1].split() == ["one", "66.67%", "(chance", "54.55%)"]
     assert zero_kernel_lines(kernel_facts({"one": Mask({"w": torch.ones(2, 2).bool()})})) == []
-    assert kernel_maps({"one": Mask({"w": torch.ones(2, 2).bool()})}) is None
+    assert mapped({"one": Mask({"w": torch.ones(2, 2).bool()})}) is None

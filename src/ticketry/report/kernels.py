@@ -68,20 +68,27 @@ def zero_kernel_lines(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     ]  # fmt: skip
 
 
-def kernel_maps(masks: Mapping[str, Mask]) -> dict[str, Any] | None:
+def kernel_maps(
+    masks: Mapping[str, Mask], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
     """Return the kernels of the tensor with the largest share of zero ones, as coarse as drawn.
 
+    Args:
+        masks: label -> mask.
+        facts: of these masks, by :func:`kernel_facts`.
     Returns:
         JSON values: ``name``, ``shape`` and, by label, ``kept`` (rows of shares kept, outputs ×
         inputs in at most 24 × 24 cells); None where no tensor has kernels.
     """
     shown = dict(list(masks.items())[:MOST_MAPS])
-    found = {label: {c.name: c.zero / c.kernels for c in kernel_counts(m) if c.kernels}
-             for label, m in shown.items()}  # fmt: skip
-    names = list(next(iter(found.values()), {}))
-    if not names:
+    shares = {
+        row["name"]: sum(row["tickets"][label]["zero"] for label in shown) / row["kernels"]
+        for row in facts
+        if row["kernels"]
+    }
+    if not shares:
         return None
-    name = max(names, key=lambda name: (sum(shares[name] for shares in found.values()), name))
+    name = max(shares, key=lambda name: (shares[name], name))
     first = next(iter(shown.values()))
     return {
         "name": name,

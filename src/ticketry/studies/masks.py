@@ -55,11 +55,12 @@ class KeptMasks:
         out: the study's folder.
         grid: the study; its bases are loaded when a mask is first kept or brought back.
         store: where steps read masks.
+        others: folders of other studies, whose masks are read too.
     """
 
-    def __init__(self, out: Path, grid: Grid, store: Store) -> None:
+    def __init__(self, out: Path, grid: Grid, store: Store, others: Iterable[Path] = ()) -> None:
         self.folder = out / MASKS_FOLDER
-        self._others: list[Path] = []
+        self._others = [other / MASKS_FOLDER for other in others]
         self._damaged: set[Path] = set()
         self.grid = grid
         self.store = store
@@ -67,10 +68,6 @@ class KeptMasks:
         self._contexts = {step.key: step.context_key for step in grid.steps}
         self._pretrained: dict[str, Mapping[str, Tensor]] = {}
         self._references: dict[tuple[str, int], Mask] = {}
-
-    def also(self, out: Path) -> None:
-        """Read masks of another study's folder too."""
-        self._others.append(out / MASKS_FOLDER)
 
     def file(self, digest: str) -> Path:
         """Return where a mask lies, or would lie in this study's folder."""
@@ -80,8 +77,7 @@ class KeptMasks:
 
     def has(self, key: str, ledger: Ledger) -> bool:
         """Say whether a step's mask is kept; whether it is whole is seen when it is brought."""
-        path = self.file(_digest(key, ledger)) if key in ledger else None
-        return path is not None and path not in self._damaged and path.is_file()
+        return key in ledger and self.file(_digest(key, ledger)).is_file()
 
     def keep(self, key: str, ledger: Ledger) -> None:
         """Keep the mask of a step that is recorded and stored, if somebody may read it again."""
@@ -94,7 +90,7 @@ class KeptMasks:
             return
         plain = self.store.read(key, MASK_FILE)
         mask = load_mask(plain)
-        told = dump_mask(_difference(mask, self._reference(key, mask)))
+        told = dump_mask(_difference(mask, self._reference(key, mask.kept)))
         write_bytes(path, min(plain, told, key=len))
 
     def bring(self, key: str, ledger: Ledger) -> bool:
@@ -110,31 +106,31 @@ class KeptMasks:
         try:
             mask = load_mask(read_regular(path, _MOST_BYTES), what=str(path))
             if mask.digest() != digest:
-                mask = _difference(mask, self._reference(key, mask, ledger.record(key)["kept"]))
+                mask = _difference(mask, self._reference(key, ledger.record(key)["kept"]))
         except (TicketryError, OSError, ValueError):
             mask = None
         if mask is None or mask.digest() != digest:
-            self._damaged.add(path)
             if path.parent == self.folder:
                 path.replace(path.with_suffix(".damaged"))
+            else:
+                self._damaged.add(path)
             return False
         self.store.bring_mask(key, dump_mask(mask))
         return True
 
-    def _reference(self, key: str, mask: Mask, kept: int | None = None) -> Mask:
-        """Return the mask of θ0's largest magnitudes that keeps as many weights."""
+    def _reference(self, key: str, kept: int) -> Mask:
+        """Return the mask of θ0's largest magnitudes that keeps so many weights."""
         from ticketry.bench import Bench
         from ticketry.core.select import select
 
-        kept = mask.kept if kept is None else kept
-        context_key = self._contexts[key]
-        context = self.grid.contexts[context_key]
+        context = self.grid.contexts[self._contexts[key]]
         base = f"{context.base_sha256} {','.join(context.scope)}"
         if base not in self._pretrained:
             self._pretrained[base] = Bench(context, self.store).pretrained
         if (base, kept) not in self._references:
-            chosen = select(self._pretrained[base], kept / mask.prunable)
-            self._references[base, kept] = chosen
+            weights = self._pretrained[base]
+            prunable = sum(tensor.numel() for tensor in weights.values())
+            self._references[base, kept] = select(weights, kept / prunable)
         return self._references[base, kept]
 
 

@@ -114,8 +114,9 @@ def run_grid(
     identity = spec.to_json() if identity is None else identity
     check_run(place.out, identity)
     ledger = Ledger(place.out)
-    masks = KeptMasks(place.out, grid, place.outputs)
-    _adopt(grid, ledger, masks, place, write=False)
+    masks = KeptMasks(place.out, grid, place.outputs, place.records)
+    others = [Ledger(folder) for folder in place.records]
+    _adopt(grid, ledger, others, place, write=False)
     steps = missing(grid, ledger, place.outputs, masks)
     price = price_of(grid, ledger, steps, place)
     for line in price_lines(spec, grid, price):
@@ -128,7 +129,7 @@ def run_grid(
         if count := ledger.set_aside():
             place.say(f"{count} damaged lines of {ledger.path} were set aside; only their steps "
                       "are done again")  # fmt: skip
-        _adopt(grid, ledger, masks, place, write=True)
+        _adopt(grid, ledger, others, place, write=True)
         steps = _bring_masks(grid, ledger, masks, place)
         _keep_contexts(grid, place.out)
         try:
@@ -166,13 +167,13 @@ def _check_records(folders: Sequence[Path]) -> None:
         raise ConfigError(faults)
 
 
-def _adopt(grid: Grid, ledger: Ledger, masks: KeptMasks, place: StudyPlace, *, write: bool) -> None:
-    """Take over what other studies measured of the same steps, and the masks they kept."""
+def _adopt(
+    grid: Grid, ledger: Ledger, others: Sequence[Ledger], place: StudyPlace, *, write: bool
+) -> None:
+    """Take over what other studies measured of the same steps."""
     keys = [step.key for step in grid.steps]
-    for folder in place.records:
-        other = Ledger(folder)
+    for folder, other in zip(place.records, others, strict=True):
         count = ledger.adopt(other, keys, write=write)
-        masks.also(folder)
         if count and write:
             place.say(f"{count} steps of this study were measured in {folder.name} already")
 
