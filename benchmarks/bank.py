@@ -21,7 +21,6 @@ import contextlib
 import copy
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -31,9 +30,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common import quartiles, resident_bytes, write_block
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "deploy.md"
-MARKED = re.compile(r"(<!-- bank: begin -->\n).*?(<!-- bank: end -->)", re.DOTALL)
 SPARSITY = 0.5
 CLASSES = 2
 SAME = "bank, the same task again"
@@ -170,18 +170,6 @@ def switches(base: str, count: int, folder: Path, args: Any) -> tuple[list[dict[
     ], bank.size()
 
 
-def quartiles(values: list[float]) -> list[float]:
-    """Return lower quartile, median and upper quartile."""
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return [low, middle, high]
-
-
-def resident_bytes() -> int:
-    """Return what of this process lies in memory, shared libraries among it."""
-    text = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
-    return 1024 * int(re.search(r"^Rss:\s+(\d+) kB", text, re.MULTILINE)[1])  # type: ignore[index]
-
-
 def child(kind: str, base: str, count: int, folder: Path, args: Any) -> None:
     """In a process of its own: load and run every task, and print the resident bytes."""
     import gc
@@ -311,9 +299,7 @@ def main() -> int:
     lines = table(rows, size, found, args)
     print("\n".join(lines))
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        block = "\n".join(lines) + "\n"
-        PAGE.write_text(MARKED.sub(lambda m: m[1] + block + m[2], text), encoding="utf-8")
+        write_block(PAGE, "bank", lines)
     return 0
 
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
+from common import write_block
 from inference_page import PAGE
 
-BEGIN, END = "<!-- convolutions: begin -->\n", "<!-- convolutions: end -->"
 MODELS = {"MobileNetV2": "MobileNetV2", "ResNet-50": "ResNet"}
 
 
@@ -99,10 +99,7 @@ def main() -> int:
             said += measure(name, batch, sparsities, args.rounds)
     print("\n".join(said))
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN, 1)
-        block = "\n".join(said) + "\n"
-        PAGE.write_text(before + BEGIN + block + END + rest.split(END, 1)[1], encoding="utf-8")
+        write_block(PAGE, "convolutions", said)
     return 0
 
 

@@ -37,6 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import write_block
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
 GOAL = 2.0
@@ -112,7 +114,7 @@ def main() -> int:
     )
     print("\n".join(lines))
     if arguments.write:
-        write_block(lines)
+        write_block(DOCUMENT, "imp_end_to_end", lines)
     return 0 if agreed and (reached or arguments.size == "tiny") else 1
 
 
@@ -334,15 +336,6 @@ def ratios(found: dict[str, list[dict[str, Any]]], lines: list[str]) -> float:
         )
     lines.append("")
     return min(medians)
-
-
-def write_block(lines: list[str]) -> None:
-    """Put the result into the document, between its marks."""
-    begin, end = "<!-- imp_end_to_end: begin -->\n", "<!-- imp_end_to_end: end -->"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, rest = text.split(begin, 1)
-    after = rest.split(end, 1)[1]
-    DOCUMENT.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common import write_block
+
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "results" / "inference.json"
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- inference: begin -->\n", "<!-- inference: end -->"
+BLOCK = "inference"
 GRID: list[dict[str, Any]] = [
     {"model": model, "threads": threads, "batch": batch, "sequence": sequence}
     for model, threads, batch, sequence in (
@@ -172,8 +174,4 @@ def judged(found: float, goal: float) -> str:
 
 def write(file: Path, page: Path = PAGE) -> None:
     """Put the tables into the page, between its marks."""
-    text = page.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    block = "\n".join(lines(read(file))).rstrip("\n")
-    page.write_text(before + BEGIN + block + "\n" + END + after, encoding="utf-8")
+    write_block(page, BLOCK, ["\n".join(lines(read(file))).rstrip("\n")])

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from common import write_block
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -153,7 +155,7 @@ def main() -> int:
         lines += operators(workload, recipe, mask)
     print("\n".join(lines))
     if arguments.write:
-        write_block(lines)
+        write_block(DOCUMENT, "profile_run", lines)
     return 0
 
 
@@ -178,15 +180,6 @@ def operators(workload: Any, recipe: Any, mask: Any) -> list[str]:
     for row in rows[:OPERATORS_SHOWN]:
         lines.append(f"| `{row.key}` | {row.count} | {row.self_cpu_time_total / whole:.1%} |")
     return lines
-
-
-def write_block(lines: list[str]) -> None:
-    """Put the result into the document, between its marks."""
-    begin, end = "<!-- profile_run: begin -->\n", "<!-- profile_run: end -->"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, rest = text.split(begin, 1)
-    after = rest.split(end, 1)[1]
-    DOCUMENT.write_text(before + begin + "\n".join(lines) + "\n" + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common import write_block
 from inference import ROOT, models
 from inference_page import PAGE
 
 BUILD = ROOT / "build" / "roofline"
-BEGIN, END = "<!-- roofline: begin -->\n", "<!-- roofline: end -->"
 LEVELS = ("load L1", "load L2", "load L3", "load memory")
 
 
@@ -147,10 +147,7 @@ def main() -> int:
     said = list(lines(found, args.tokens, isa))
     print("\n".join(said))
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN, 1)
-        block = "\n".join(said) + "\n"
-        PAGE.write_text(before + BEGIN + block + END + rest.split(END, 1)[1], encoding="utf-8")
+        write_block(PAGE, "roofline", said)
     return 0
 
 

@@ -25,7 +25,6 @@ import ctypes
 import gc
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -35,13 +34,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from common import quartiles, resident_bytes, write_block
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RUNS = ROOT / "runs" / "tradeoff"
 RESULTS = ROOT / "results" / "embedded" / "tradeoff"
 PAGE = ROOT / "docs" / "deploy.md"
 PICTURE = ROOT / "docs" / "tradeoff.svg"
-MARKED = re.compile(r"(<!-- tradeoff: begin -->\n).*?(<!-- tradeoff: end -->)", re.DOTALL)
 SPARSITIES = (0.9, 0.8, 0.95, 0.7, 0.5)
 SEEDS = (1, 2)
 LAYERS = 3
@@ -288,11 +288,6 @@ def latencies(kinds: list[str], seed: int, rounds: int) -> dict[str, dict[str, l
     }
 
 
-def quartiles(values: list[float]) -> list[float]:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return [low, middle, high]
-
-
 def accuracy(kind: str, seed: int) -> float:
     """Return the test accuracy of a made model."""
     import numpy as np
@@ -314,13 +309,6 @@ def accuracy(kind: str, seed: int) -> float:
         found = run(dict(batch)).argmax(1)
         right += int(np.sum(found == np.array([test.labels[i] for i in part])))
     return right / len(test)
-
-
-def resident_bytes() -> int:
-    text = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
-    found = re.search(r"^Rss:\s+(\d+) kB", text, re.MULTILINE)
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 def child(kind: str, seed: int) -> None:
@@ -496,10 +484,9 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 def write() -> None:
     found = rows()
-    block = "\n".join(table(found)) + "\n"
-    (RESULTS / "table.md").write_text(block, encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(MARKED.sub(lambda m: m[1] + block + m[2], text), encoding="utf-8")
+    lines = table(found)
+    (RESULTS / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_block(PAGE, "tradeoff", lines)
     draw(found)
 
 

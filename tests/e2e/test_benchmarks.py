@@ -19,6 +19,7 @@ from tiny import tiny_bert
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import common  # noqa: E402
 import imp_end_to_end as benchmark  # noqa: E402
 import inference_page  # noqa: E402
 import roofline  # noqa: E402
@@ -151,7 +152,8 @@ def test_results_are_kept_once_and_what_lacks_is_next(tmp_path: Path) -> None:
 
 def test_the_page_says_which_goals_are_missed(tmp_path: Path) -> None:
     file, page = tmp_path / "inference.json", tmp_path / "page.md"
-    page.write_text(f"before\n{inference_page.BEGIN}old\n{inference_page.END}\nafter\n")
+    begin, end = common.marks(inference_page.BLOCK)
+    page.write_text(f"before\n{begin}old\n{end}\nafter\n")
     inference_page.keep(file, table(4.5, 0.5))
     inference_page.write(file, page)
     text = page.read_text()

@@ -10,14 +10,12 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import common  # noqa: E402
 import tradeoff  # noqa: E402
 
 
 def test_the_table_is_that_of_the_records() -> None:
-    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-    block = tradeoff.MARKED.search(text)
-    assert block is not None
-    assert block[0].removeprefix(block[1]).removesuffix(block[2]) == (
+    assert common.read_block(ROOT / "docs" / "deploy.md", "tradeoff") == (
         "\n".join(tradeoff.table(tradeoff.rows())) + "\n"
     )
 
