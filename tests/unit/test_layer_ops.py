@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ticketry.runtime import native, ops
-
-
-@pytest.fixture(params=[*native.library().isas, "none"])
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "none":
-        monkeypatch.setenv(native.LIBRARY_VARIABLE, "/nowhere/at/all.so")
-        monkeypatch.delenv(native.ISA_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(native.ISA_VARIABLE, request.param)
-    return str(request.param)
+from ticketry.runtime import ops
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -17,18 +17,6 @@ from ticketry.runtime import native, packing
 from ticketry.runtime.accelerating import accelerate, compare, layers_of
 from ticketry.runtime.convolution import SparseConv2d, sparse_conv
 
-EACH = [*native.library().isas, "none"]
-
-
-@pytest.fixture(params=EACH)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "none":
-        monkeypatch.setenv(native.LIBRARY_VARIABLE, "/nowhere/at/all.so")
-        monkeypatch.delenv(native.ISA_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(native.ISA_VARIABLE, request.param)
-    return str(request.param)
-
 
 def convolution(into: int, out: int, stride: int = 1, sparsity: float = 0.7, **more: Any) -> Any:
     with torch.random.fork_rng():

@@ -18,18 +18,6 @@ from ticketry.errors import ConfigError, PackedError, UnknownNameError
 from ticketry.runtime import native, ops, packing
 from ticketry.runtime.modules import SparseLinear
 
-EACH = [*native.library().isas, "none"]
-
-
-@pytest.fixture(params=EACH)
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "none":
-        monkeypatch.setenv(native.LIBRARY_VARIABLE, "/nowhere/at/all.so")
-        monkeypatch.delenv(native.ISA_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(native.ISA_VARIABLE, request.param)
-    return str(request.param)
-
 
 def case(
     rows: int, columns: int, tokens: int, sparsity: float, values: str = "fp32"

@@ -11,17 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from ticketry.errors import PackedError
-from ticketry.runtime import native, ops, packing
-
-
-@pytest.fixture(params=[*native.library().isas, "none"])
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "none":
-        monkeypatch.setenv(native.LIBRARY_VARIABLE, "/nowhere/at/all.so")
-        monkeypatch.delenv(native.ISA_VARIABLE, raising=False)
-    else:
-        monkeypatch.setenv(native.ISA_VARIABLE, request.param)
-    return str(request.param)
+from ticketry.runtime import ops, packing
 
 
 def layers(hidden: int, inner: int, count: int, sparsity: float, seed: int) -> list[torch.Tensor]:
