@@ -19,6 +19,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    ResNetConfig,
+    ResNetForImageClassification,
     Trainer,
     TrainingArguments,
 )
@@ -30,6 +32,7 @@ from ticketry.packed.form import metadata
 from ticketry.packed.packer import pack_folder
 from ticketry.packed.quantizer import TicketryConfig, TicketryQuantizer, register
 from ticketry.runtime import native
+from ticketry.runtime.convolution import SparseConv2d
 from ticketry.runtime.modules import SparseLinear
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -146,6 +149,33 @@ def test_sparse_layers_take_the_place_of_linear_ones(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     model.save_pretrained(tmp_path)
     assert same(BertForSequenceClassification.from_pretrained(tmp_path), dense)
+
+
+def test_convolutions_of_one_pixel_stay_packed_too(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = ResNetConfig(
+            embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], layer_type="bottleneck"
+        )
+        dense = ResNetForImageClassification(config).eval()
+        with torch.no_grad():
+            for module in dense.modules():
+                if isinstance(module, torch.nn.Conv2d):
+                    module.weight[torch.rand(module.weight.shape) < 0.7] = 0
+    dense.save_pretrained(tmp_path / "model")
+    pack_folder(str(tmp_path / "model"), tmp_path / "packed")
+    model = load_packed(tmp_path / "packed", sparse=True)
+    assert same(model, dense)
+    kinds = {name: type(m) for name, m in model.named_modules() if hasattr(m, "kernel_size")}
+    sizes = {name: m.kernel_size for name, m in dense.named_modules() if hasattr(m, "kernel_size")}
+    for name, kind in kinds.items():
+        one = sizes[name] == (1, 1)
+        assert kind is (SparseConv2d if one else type(dense.get_submodule(name))), name
+    assert SparseConv2d in kinds.values()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found, expected = model(pixels).logits, dense(pixels).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_transposed_and_tied_weights(tmp_path: Path) -> None:

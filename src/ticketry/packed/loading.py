@@ -27,8 +27,8 @@ def load_packed(
     Args:
         name_or_path: a folder that ``ticketry pack`` wrote, or a hub id.
         revision: of the hub id.
-        sparse: keep the linear layers' matrices packed, for a CPU in float32; False gives an
-            ordinary dense model.
+        sparse: keep the matrices of linear layers and of convolutions of one pixel packed, for a
+            CPU in float32; False gives an ordinary dense model.
         auto_class: of transformers, such as ``AutoModelForSequenceClassification``; None takes the
             class that the model's ``config.json`` names.
         options: of ``from_pretrained``, such as ``dtype``.

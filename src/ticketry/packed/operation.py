@@ -9,8 +9,8 @@ from transformers.core_model_loading import ConversionOps, _IdentityOp
 
 from ticketry.errors import PackedError
 from ticketry.packed.form import MASK, SCALES, VALUES, read_mask, unpack_tensor
-from ticketry.packed.sparse import transposed
 from ticketry.runtime import packing
+from ticketry.runtime.accelerating import as_matrix
 
 if TYPE_CHECKING:
     from ticketry.packed.quantizer import TicketryQuantizer
@@ -56,8 +56,8 @@ class Unpack(ConversionOps):
         dense = unpack_tensor(mask, stored[VALUES], stored.get(SCALES), full_layer_name)
         if full_layer_name in self.hf_quantizer.sparse_names:
             layer = model.get_submodule(full_layer_name.removesuffix(".weight"))
-            ways = (dense.t(), mask.t()) if transposed(layer) else (dense, mask)
-            return {full_layer_name: packing.pack(*ways)}
+            matrix, kept = as_matrix(layer, dense), as_matrix(layer, mask)
+            return {full_layer_name: packing.pack(matrix, kept)}
         place = parts[VALUES].device
         return {full_layer_name: dense.to(device=place, dtype=target.dtype)}
 

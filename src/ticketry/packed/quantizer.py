@@ -26,8 +26,9 @@ class TicketryConfig(QuantizationConfigMixin):
     """How a packed model is loaded: ``from_pretrained(DIR, quantization_config=…)``.
 
     Args:
-        sparse: keep the linear layers' matrices packed and multiply by kept weights alone, on a CPU
-            in float32; False makes the model an ordinary dense one.
+        sparse: keep the matrices of linear layers and of convolutions of one pixel packed and
+            multiply by kept weights alone, on a CPU in float32; False makes the model an ordinary
+            dense one.
         format_version: of the packed file.
         described: what else stands in ``config.json``.
     """

@@ -9,21 +9,32 @@ from typing import Any
 from torch import nn
 
 from ticketry.packed.form import Entry
-from ticketry.runtime.accelerating import LEAST_SPARSITY, TOKENS, linears
+from ticketry.runtime.accelerating import (
+    LEAST_SPARSITY,
+    TOKENS,
+    linears,
+    matrices,
+    sparse_layer,
+)
+from ticketry.runtime.convolution import pointwise, unfit
 from ticketry.runtime.encoders import turn
-from ticketry.runtime.modules import SparseLinear
 
 
 def choose(model: Any, entries: Iterable[Entry]) -> frozenset[str]:
     """Return the names of the weights that stay packed.
 
-    Those of linear layers of 40% sparsity or more, which share their weight with nothing else.
+    Those of linear layers and of convolutions of one pixel, of 40% sparsity or more, which share
+    their weight with nothing else.
 
     Args:
         model: built, without weights.
         entries: of the file, which may carry or lack the base's prefix.
     """
-    layers = {f"{name}.weight": module for name, module in linears(model)}
+    layers = {
+        f"{name}.weight": module
+        for name, module in matrices(model)
+        if not (pointwise(module) and unfit(module))
+    }
     parameters = dict(model.named_parameters(remove_duplicate=False))
     uses = Counter(id(parameter) for parameter in parameters.values())
     tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
@@ -54,11 +65,6 @@ def _name_in(known: Collection[str], name: str, prefix: str) -> str | None:
     return next((way for way in ways if way in known), None)
 
 
-def transposed(module: nn.Module) -> bool:
-    """Say whether a linear layer stores (in, out), as GPT-2's do."""
-    return type(module) is not nn.Linear
-
-
 def swap(model: Any, names: Iterable[str]) -> None:
     """Put sparse layers in the place of those whose weight was loaded packed.
 
@@ -68,6 +74,5 @@ def swap(model: Any, names: Iterable[str]) -> None:
         layer = name.removesuffix(".weight")
         module = model.get_submodule(layer)
         packed = module.weight.detach()
-        sparse = SparseLinear(packed, module.bias, transposed=transposed(module))
-        model.set_submodule(layer, sparse.eval())
+        model.set_submodule(layer, sparse_layer(module, packed).eval())
     turn(model, TOKENS)

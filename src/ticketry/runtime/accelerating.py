@@ -113,7 +113,7 @@ def accelerate(
         layer, packed = _decide(name, module, barred.get(name, ""), options, measured)
         layers.append(layer)
         if packed is not None:
-            model.set_submodule(name, _sparse(module, packed).eval())
+            model.set_submodule(name, sparse_layer(module, packed).eval())
     if any(layer.runs_as == "sparse" for layer in layers):
         from ticketry.runtime.encoders import turn  # it needs transformers
 
@@ -152,7 +152,8 @@ def _dense(module: Any) -> bool:
     return type(module) is nn.Linear or _transposed(module) or pointwise(module)
 
 
-def _sparse(module: Any, packed: Tensor) -> SparseLayer:
+def sparse_layer(module: Any, packed: Tensor) -> SparseLayer:
+    """Return what stands for one of :func:`matrices`, with its bias and a packed weight."""
     if pointwise(module):
         return SparseConv2d(packed, module.bias, tuple(module.stride))
     return SparseLinear(packed, module.bias, transposed=_transposed(module))
@@ -164,10 +165,10 @@ def _transposed(module: Any) -> bool:
 
 
 def _matrix(module: Any) -> Tensor:
-    return _as_matrix(module, module.weight.detach())
+    return as_matrix(module, module.weight.detach())
 
 
-def _as_matrix(module: Any, tensor: Tensor) -> Tensor:
+def as_matrix(module: Any, tensor: Tensor) -> Tensor:
     """Return a tensor like a layer's weight as (out, in)."""
     return tensor.t() if _transposed(module) else tensor.flatten(1)
 
@@ -247,7 +248,7 @@ def _decide(
     rows, columns = weight.shape
     mask = weight.ne(0)
     if masks is not None and name in masks:
-        mask = _as_matrix(module, masks[name])
+        mask = as_matrix(module, masks[name])
     sparsity = 1 - int(mask.count_nonzero()) / max(1, mask.numel())
 
     def dense(why: str) -> tuple[Layer, None]:
