@@ -120,7 +120,10 @@ def main() -> int:
     if lacking:
         print(f"not trained yet: {', '.join(lacking)} (tradeoff.py --only train)", file=sys.stderr)
         return 2
-    rows = [measure(sparsity, seed) for sparsity, seed in pairs]
+    rows = []
+    for number, (sparsity, seed) in enumerate(pairs, 1):
+        print(f"{number} of {len(pairs)}: {sparsity:.0%}, seed {seed}", file=sys.stderr, flush=True)
+        rows.append(measure(sparsity, seed))
     RESULTS.mkdir(parents=True, exist_ok=True)
     FILE.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = table(rows)
