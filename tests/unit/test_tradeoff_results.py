@@ -11,7 +11,15 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
+import packed_values  # noqa: E402
 import tradeoff  # noqa: E402
+
+
+def test_the_table_of_packed_values_is_that_of_the_records() -> None:
+    rows = json.loads(packed_values.FILE.read_text(encoding="utf-8"))
+    assert common.read_block(packed_values.PAGE, "packed_values") == (
+        "\n".join(packed_values.table(rows)) + "\n"
+    )
 
 
 def test_the_table_is_that_of_the_records() -> None:

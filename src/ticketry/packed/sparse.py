@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from torch import nn
-
 from ticketry.packed.form import Entry
 from ticketry.runtime.accelerating import (
     LEAST_SPARSITY,
     TOKENS,
-    linears,
     matrices,
+    read_directly,
     sparse_layer,
 )
 from ticketry.runtime.convolution import pointwise, unfit
@@ -30,24 +28,19 @@ def choose(model: Any, entries: Iterable[Entry]) -> frozenset[str]:
         model: built, without weights.
         entries: of the file, which may carry or lack the base's prefix.
     """
+    direct = read_directly(model)
     layers = {
-        f"{name}.weight": module
+        f"{name}.weight"
         for name, module in matrices(model)
-        if not (pointwise(module) and unfit(module))
+        if name not in direct and not (pointwise(module) and unfit(module))
     }
     parameters = dict(model.named_parameters(remove_duplicate=False))
     uses = Counter(id(parameter) for parameter in parameters.values())
     tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
-    direct = {
-        f"{name}.{inner}.weight"
-        for name, module in model.named_modules()
-        if isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention)
-        for inner, _ in linears(module)
-    }  # torch reads these without calling the layer
     chosen = set()
     for entry in entries:
         name = _name_in(layers, entry.name, model.base_model_prefix)
-        if name is None or name in tied or name in direct:
+        if name is None or name in tied:
             continue
         weight = parameters[name]
         if (

@@ -219,11 +219,17 @@ def _barred(model: nn.Module) -> dict[str, str]:
             found[name] = "it has hooks"
         elif pointwise(module) and unfit(module):
             found[name] = unfit(module)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention):
-            for inner, _ in linears(module):
-                found[f"{name}.{inner}" if name else inner] = "torch reads its weight directly"
-    return found
+    return found | dict.fromkeys(read_directly(model), "torch reads its weight directly")
+
+
+def read_directly(model: nn.Module) -> frozenset[str]:
+    """Return the names of linear layers whose weight torch reads without calling the layer."""
+    return frozenset(
+        f"{name}.{inner}" if name else inner
+        for name, module in model.named_modules()
+        if isinstance(module, nn.TransformerEncoderLayer | nn.MultiheadAttention)
+        for inner, _ in linears(module)
+    )
 
 
 @dataclass(frozen=True)
