@@ -59,6 +59,14 @@ def study(
             "a lost store costs no search again.",
         ),
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Run and show the cells of this target alone, this time; `*` stands for any "
+            "letters. May be given several times.",
+        ),
+    ] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Run a declared grid of searches, fine-tunings and controls, or go on with it."""
@@ -80,6 +88,7 @@ def study(
         None if tflops is None else tflops * 1e12,
         tuple(records or ()),
         keep_masks,
+        tuple(only or ()),
     )
     _show(run_study(spec, place), folder, plan, as_json)
 

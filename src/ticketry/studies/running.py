@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from ticketry.studies.cells import Grid
 from ticketry.studies.grid import lay_out
 from ticketry.studies.ledger import RECORDS_FILE, Ledger
 from ticketry.studies.masks import KeptMasks, read_for_masks
+from ticketry.studies.part import part_of
 from ticketry.studies.pricing import price_lines, price_of, workers_of
 from ticketry.studies.spec import StudySpec
 
@@ -44,6 +46,7 @@ class StudyPlace:
         flops_per_s: of another machine to price for; by default this one's are estimated.
         records: folders of other studies; what they measured of the same steps counts as done.
         keep_masks: keep the masks that may be read again beside the records.
+        only: names or patterns of targets whose cells alone are run and shown this time.
     """
 
     out: Path
@@ -57,6 +60,7 @@ class StudyPlace:
     flops_per_s: float | None = None
     records: tuple[Path, ...] = ()
     keep_masks: bool = False
+    only: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> Store:
@@ -87,8 +91,9 @@ def run_study(spec: StudySpec, place: StudyPlace) -> StudyResult:
         raise ConfigError("--nominal prices a plan by stated sizes; it goes with --plan.")
     check_run(place.out, spec.to_json())
     _check_records(place.records)
-    grid = lay_out(spec, place.say, nominal=place.nominal)
-    return run_grid(spec, grid, place)
+    part = part_of(spec, place.only) if place.only else spec
+    grid = lay_out(part, place.say, nominal=place.nominal)
+    return run_grid(part, grid, place, identity=spec.to_json())
 
 
 def run_grid(
@@ -308,9 +313,18 @@ class _Keeper:
             self.masks.keep(step.key, self.ledger)
 
 
+def _known_contexts(out: Path) -> dict[str, Any]:
+    """Return the contexts written down before; none where the file is absent or damaged."""
+    try:
+        found = json.loads((out / CONTEXTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _keep_contexts(grid: Grid, out: Path) -> None:
     """Write down what each context's key stands for; paths of this machine stay out of it."""
-    contexts = {}
+    contexts = _known_contexts(out)  # records of a part that is not laid out this time stay known
     for key, context in grid.contexts.items():
         identity = context.identity
         scope = identity.pop("scope")
