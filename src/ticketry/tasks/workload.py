@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from ticketry.models.lean_convolution import LeanConvolutions
 from ticketry.recipes import Recipe
 
 Batch = Mapping[str, Tensor]
@@ -67,5 +68,6 @@ def training_steps(recipe: Recipe, examples: int) -> int:
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: str) -> Iterator[None]:
     """Compute in a recipe's ``dtype``; weights, gradients and optimizer state stay fp32."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+    lean = LeanConvolutions() if device.type == "cpu" else contextlib.nullcontext()
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"), lean:
         yield
