@@ -201,15 +201,17 @@ def estimate_seconds(
         return None
     import torch
 
+    from ticketry.models.rounded import product
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         kind = getattr(torch, dtype)
         a, b = torch.ones(1024, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
-        torch.mm(a, b)
+        product(a, b)
         started, rounds = time.perf_counter(), 0
         while time.perf_counter() - started < 0.15:
-            torch.mm(a, b)
+            product(a, b)
             rounds += 1
         rate = rounds * 2 * 1024 * 384 * 1536 / (time.perf_counter() - started)
     finally:

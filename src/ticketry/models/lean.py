@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ticketry.models.rounded import product, product_plus
+
 LONGEST = 128
 """Tokens up to which all attention weights are held at once; torch's own kernel holds fewer."""
 _DRAWS = 1 << 15
@@ -212,14 +214,14 @@ class _Linear(torch.autograd.Function):
         ctx.rows = [len(bias) for bias in biases]
         weight = _joined(weights, state.dtype)
         ctx.save_for_backward(state, weight)
-        return torch.addmm(_joined(biases, state.dtype), state, weight.t())
+        return product_plus(_joined(biases, state.dtype), state, weight.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         state, weight = ctx.saved_tensors
-        back = gradient @ weight if ctx.needs_input_grad[0] else None
-        weights = (gradient.t() @ state).split(ctx.rows)
+        back = product(gradient, weight) if ctx.needs_input_grad[0] else None
+        weights = product(gradient.t(), state).split(ctx.rows)
         biases = gradient.sum(0).split(ctx.rows)
         return back, *(part.float() for part in (*weights, *biases))
 
@@ -248,7 +250,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         parts = [*first.unbind(2), *(rest.unbind(2) if rest is not None else ())]
         query, key, value = (part.transpose(1, 2).contiguous() for part in parts)
-        scores = (query @ key.transpose(2, 3)).float().mul_(scaling)
+        scores = product(query, key.transpose(2, 3)).float().mul_(scaling)
         if bias is not None:
             scores += bias
         weights = scores.softmax(-1)
@@ -256,7 +258,7 @@ class _Attention(torch.autograd.Function):
         dropped = _drop(weights.mul(factor).to(query.dtype), keep)
         ctx.save_for_backward(query, key, value, weights, dropped, keep)
         ctx.scaling, ctx.factor, ctx.apart = scaling, factor, rest is not None
-        found = (dropped @ value).transpose(1, 2)
+        found = product(dropped, value).transpose(1, 2)
         return found.reshape(found.shape[0] * found.shape[1], -1)
 
     @staticmethod
@@ -265,10 +267,14 @@ class _Attention(torch.autograd.Function):
         query, key, value, weights, dropped, keep = ctx.saved_tensors
         batch, heads, queries, size = query.shape
         out = gradient.view(batch, queries, heads, size).transpose(1, 2).contiguous()
-        back = _drop(out @ value.transpose(2, 3), keep).float().mul_(ctx.factor)
+        back = _drop(product(out, value.transpose(2, 3)), keep).float().mul_(ctx.factor)
         scores = torch._softmax_backward_data(back, weights, -1, torch.float32)
         scores = scores.mul_(ctx.scaling).to(query.dtype)
-        found = (scores @ key, scores.transpose(2, 3) @ query, dropped.transpose(2, 3) @ out)
+        found = (
+            product(scores, key),
+            product(scores.transpose(2, 3), query),
+            product(dropped.transpose(2, 3), out),
+        )
         groups = (found[:1], found[1:]) if ctx.apart else (found,)
         packed = []
         for group in groups:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
 _NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
@@ -87,9 +88,7 @@ class _Narrow(torch.autograd.Function):
         values, weight = ctx.saved_tensors
         back = weights = bias = None
         if ctx.needs_input_grad[0]:
-            back = torch.nn.grad.conv2d_input(
-                values.shape, weight, gradient, 1, ctx.padding, 1, len(weight)
-            )
+            back = conv2d_input(values.shape, weight, gradient, 1, ctx.padding, 1, len(weight))
         if ctx.needs_input_grad[1]:
             weights = _weight_gradient(values, gradient, weight.shape, ctx.padding)
         if ctx.biased and ctx.needs_input_grad[2]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ticketry.models.lean_convolution import LeanConvolutions
+from ticketry.models.rounded import RoundedProducts, native
 from ticketry.recipes import Recipe
 
 Batch = Mapping[str, Tensor]
@@ -68,6 +69,11 @@ def training_steps(recipe: Recipe, examples: int) -> int:
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: str) -> Iterator[None]:
     """Compute in a recipe's ``dtype``; weights, gradients and optimizer state stay fp32."""
-    lean = LeanConvolutions() if device.type == "cpu" else contextlib.nullcontext()
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"), lean:
+    half = dtype == "bfloat16"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=half))
+        if device.type == "cpu":
+            stack.enter_context(LeanConvolutions())
+            if half and not native():
+                stack.enter_context(RoundedProducts())  # the inner one sees a call first
         yield
