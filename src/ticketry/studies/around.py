@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -17,7 +18,24 @@ def machine_of(node: str) -> str:
     """Return what tells machines apart without naming one."""
     from ticketry.config import fingerprint
 
-    return fingerprint([node, platform.machine(), os.cpu_count()])[:12]
+    return fingerprint([node, platform.machine(), os.cpu_count(), *_processor()])[:12]
+
+
+@functools.cache
+def _processor() -> tuple[str, ...]:
+    """Return what decides how this machine rounds: a node's name may come with another processor.
+
+    torch chooses its kernels by what the processor can do.
+    """
+    import torch
+
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+    known = ("vendor_id", "cpu family", "model", "model name", "CPU implementer", "CPU part")
+    return (torch.backends.cpu.get_cpu_capability(), *(told.get(name, "") for name in known))
 
 
 @functools.cache

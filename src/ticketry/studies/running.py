@@ -16,6 +16,7 @@ from ticketry.files import write_bytes, write_json
 from ticketry.runs import REPORT_FILE, check_run, open_run
 from ticketry.steps import Step
 from ticketry.store import Damage, Store
+from ticketry.studies.adopting import keys_to_adopt
 from ticketry.studies.around import environment
 from ticketry.studies.cells import Grid
 from ticketry.studies.grid import lay_out
@@ -121,7 +122,7 @@ def run_grid(
     ledger = Ledger(place.out)
     masks = KeptMasks(place.out, grid, place.outputs, place.records)
     others = [Ledger(folder) for folder in place.records]
-    _adopt(grid, ledger, others, place, write=False)
+    _adopt(grid, ledger, others, masks, place, write=False)
     steps = missing(grid, ledger, place.outputs, masks)
     price = price_of(grid, ledger, steps, place)
     for line in price_lines(spec, grid, price):
@@ -134,7 +135,7 @@ def run_grid(
         if count := ledger.set_aside():
             place.say(f"{count} damaged lines of {ledger.path} were set aside; only their steps "
                       "are done again")  # fmt: skip
-        _adopt(grid, ledger, others, place, write=True)
+        _adopt(grid, ledger, others, masks, place, write=True)
         steps = _bring_masks(grid, ledger, masks, place)
         _keep_contexts(grid, place.out)
         try:
@@ -173,14 +174,27 @@ def _check_records(folders: Sequence[Path]) -> None:
 
 
 def _adopt(
-    grid: Grid, ledger: Ledger, others: Sequence[Ledger], place: StudyPlace, *, write: bool
+    grid: Grid,
+    ledger: Ledger,
+    others: Sequence[Ledger],
+    masks: KeptMasks,
+    place: StudyPlace,
+    *,
+    write: bool,
 ) -> None:
     """Take over what other studies measured of the same steps."""
-    keys = [step.key for step in grid.steps]
+    keys, left = keys_to_adopt(
+        grid, Ledger(place.out), others, lambda own: missing(grid, own, place.outputs, masks)
+    )
     for folder, other in zip(place.records, others, strict=True):
-        count = ledger.adopt(other, keys, write=write)
+        count = ledger.adopt(other, sorted(keys), write=write)
         if count and write:
             place.say(f"{count} steps of this study were measured in {folder.name} already")
+    if left and write:
+        place.say(
+            f"{left} more were measured on another machine and rest on masks that are not kept, "
+            "which this one would not find again to the bit: they are measured here"
+        )
 
 
 def missing(grid: Grid, ledger: Ledger, store: Store, masks: KeptMasks) -> list[Step]:
