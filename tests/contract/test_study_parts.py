@@ -92,6 +92,10 @@ def test_parts_one_after_the_other_are_the_whole(spec: StudySpec, tmp_path: Path
     trained = Trained()
     whole = run(spec, out, events=trained)
     assert whole.complete
+    # Masks that stay on their task, at one sparsity: in a table of their own.
+    page = (out / "summary.md").read_text()
+    assert "| mask | sparsity | a | b |" in page
+    assert len([line for line in page.splitlines() if line.startswith("| own | 40% | ")]) == 1
     done = {cell["target"]: cell["scores"] for cell in first.summary["cells"]}
     assert done["c"] in [cell["scores"] for cell in whole.summary["cells"]]
     assert trained.names

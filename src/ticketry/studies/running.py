@@ -321,7 +321,9 @@ class _Keeper:
             raise RunError(
                 f"{step.name!r} was done again for its mask and found another one than its record "
                 f"says ({record['digest'][:12]}, not {known[:12]}): this machine computes "
-                "otherwise than the one of the records. Give a new --out to measure all here."
+                "otherwise than the one of the records. Give a new --out, and this folder as one "
+                "of its --records: what does not rest on such masks counts there, and the rest is "
+                "measured here."
             )
         if self.masks is not None:
             self.masks.keep(step.key, self.ledger)

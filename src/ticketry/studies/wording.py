@@ -46,6 +46,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     return [
         *_targets(summary),
         *_curves(summary),
+        *_own(summary),
         *_matrix(summary),
         *_controls(summary),
         *_universality(summary),
@@ -144,6 +145,27 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
     ]
     words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
     return _section("Score against sparsity", words, head, rows)
+
+
+def _own(summary: Mapping[str, Any]) -> list[Section]:
+    """Method × task on each task's own masks, where they stand in neither curve nor matrix."""
+    of = [(c["arm"], c["source"], c["target"]) for c in summary["cells"] if c["control"] is None]
+    cells = [c for c in summary["cells"] if c["control"] is None and c["arm"] != DENSE]
+    met = {(c["arm"], c["sparsity"]) for c in cells if c["source"] != c["target"]}
+    alone = [
+        c
+        for c in cells
+        if of.count((c["arm"], c["source"], c["target"])) == 1
+        and (c["arm"], c["sparsity"]) not in met
+    ]
+    targets = [t for t in summary["targets"] if any(c["target"] == t for c in alone)]
+    rows = []
+    for arm, sparsity in dict.fromkeys((c["arm"], c["sparsity"]) for c in alone):
+        there = {"arm": arm, "sparsity": sparsity, "control": None}
+        texts = [_against(summary, "dense", source=t, target=t, **there) for t in targets]
+        rows.append([arm, say_sparsity(sparsity), *texts])
+    words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
+    return _section("Each task's own masks", words, ["mask", "sparsity", *targets], rows)
 
 
 def _matrix(summary: Mapping[str, Any]) -> list[Section]:
