@@ -22,6 +22,7 @@ from ticketry.core.mask import Mask
 from ticketry.course import Course
 from ticketry.errors import ConfigError, DataError, InputError, ModelError
 from ticketry.metrics import METRICS, metrics_for
+from ticketry.models import contrastive
 from ticketry.models.contrastive import MoCo, SimCLR, features
 from ticketry.models.loading import base_model, canonical_parameters, prunable, resolve
 from ticketry.models.weights import take_weights
@@ -196,6 +197,32 @@ def test_every_training_starts_anew(objective: str, folder: Path) -> None:
         for name in filter(belongs, start):
             assert torch.equal(again[name], start[name]), part
     assert same(state(train(work, RECIPE, seed=7, mask=mask).model), moved)
+
+
+def test_moco_normalises_queries_and_keys_in_groups_of_their_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrastive, "GROUP", 4)
+    work = workload_of("moco", folder)
+    batch = work.batches(1)[0]
+    found = work.loss(work.build(0).train(), batch)
+    model = work.build(0).train()  # by hand
+    assert isinstance(model, MoCo)
+    queue = model.criterion.memory_bank.bank.clone()
+    first, second = batch["pixel_values"], batch["other_views"]
+    queries = normalize(torch.cat([model.encoder(first[:4]), model.encoder(first[4:])]))
+    keys = torch.empty_like(queries)
+    with torch.no_grad():
+        keys[::2], keys[1::2] = model.encoder(second[::2]), model.encoder(second[1::2])
+    keys = normalize(keys)
+    logits = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ queue.T], 1) / 0.2
+    expected = nn.functional.cross_entropy(logits, torch.zeros(8, dtype=torch.long))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    # Keys leave the averaged statistics of both encoders alone.
+    model.follow()
+    before = state(model)
+    model.encode_keys(second, 2)
+    assert same(state(model), before)
 
 
 def test_a_rewind_to_a_step_resets_queue_and_momentum_encoder(folder: Path) -> None:

@@ -24,6 +24,8 @@ from ticketry.models.sources import PROJECTION_FILE, BaseRef
 
 PROJECTION = 128
 """Outputs of a projection head."""
+GROUP = 32
+"""Images that MoCo normalises together: as many as the paper's 256 on each of its 8 GPUs."""
 PROJECTED = ("simclr", "moco")
 """Objectives that learn through a projection head, which a pre-trained folder may hold."""
 
@@ -119,9 +121,12 @@ class MoCo(nn.Module):
         queue: keys that are kept.
         momentum: share of the momentum encoder that stays at each step.
 
-    Source: He et al. 2020 (arXiv 1911.05722); Chen et al. 2020 (arXiv 2003.04297). Differs: the
-        momentum encoder normalises by averaged statistics, which it trails like the weights (Cai
-        et al. 2021, arXiv 2101.08482), instead of by those of a batch shuffled between GPUs.
+    In training the batch is normalised in groups of :data:`GROUP`: queries in one division of the
+    batch, keys in another, so that a group's statistics do not tell which key is whose. The paper
+    shuffles the batch between GPUs to the same end.
+
+    Source: He et al. 2020 (arXiv 1911.05722), 3.3 for the groups; Chen et al. 2020 (arXiv
+        2003.04297).
     """
 
     def __init__(
@@ -164,16 +169,25 @@ class MoCo(nn.Module):
         self.get_buffer("begun").fill_(True)
 
     @torch.no_grad()
-    def encode_keys(self, pixels: Tensor) -> Tensor:
-        """Return projections by the momentum encoder; by the encoder before the first step."""
-        training = self.encoder.training
-        self.encoder.eval()
-        try:
-            tensors = self._keys() if self.begun else {}
-            found: Tensor = functional_call(self.encoder, tensors, (pixels,))
-            return found
-        finally:
-            self.encoder.train(training)
+    def encode_keys(self, pixels: Tensor, groups: int = 1) -> Tensor:
+        """Return projections by the momentum encoder; by the encoder before the first step.
+
+        Args:
+            pixels: [images, channels, height, width].
+            groups: every so manieth image is normalised with those so far away.
+        """
+        # A forward in training moves averaged statistics: of a copy, so that of none that is kept.
+        tensors = {
+            name: tensor.clone()
+            for name, tensor in (self._keys() if self.begun else self._own()).items()
+        }
+        found: Tensor | None = None
+        for group in range(groups):
+            part: Tensor = functional_call(self.encoder, tensors, (pixels[group::groups],))
+            found = part.new_empty(len(pixels), part.shape[1]) if found is None else found
+            found[group::groups] = part
+        assert found is not None
+        return found
 
     def forward(self, pixel_values: Tensor, other_views: Tensor | None = None) -> SimpleNamespace:
         """Return projections as ``logits``."""
@@ -183,10 +197,12 @@ class MoCo(nn.Module):
         """Return the mean loss of a batch of pairs; in training, their keys enter the queue."""
         # To score weights (in eval mode) must change nothing.
         criterion = self.criterion if self.training else copy.deepcopy(self.criterion)
+        groups = 1
         if self.training:
             self.follow()
-        keys = self.encode_keys(second).float()
-        queries = self.encoder(first).float()
+            groups = max(1, len(first) // GROUP)
+        keys = self.encode_keys(second, groups).float()
+        queries = torch.cat([self.encoder(part) for part in first.chunk(groups)]).float()
         with _exact(queries):
             found: Tensor = criterion(queries, keys)
         return found
