@@ -100,6 +100,7 @@ results: setup  ## write docs/results.md from the records under results/
 benchmarks: setup  ## run the benchmarks: ratios to named peers
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/cpu_step.py
 	$(BIN)/python benchmarks/imp_end_to_end.py
 	$(BIN)/python benchmarks/profile_run.py --operators
 

@@ -1,7 +1,7 @@
 """Convolutions of a training step on a CPU, the same numbers up to the order of sums, in less time.
 
-Two things cost most of a step of a small CNN, and neither is arithmetic (EfficientNet-Lite0,
-32 images of 64 pixels, one thread: 0.66 s as torch does it, 0.2 s so):
+Two things cost about half of a step of a small CNN, and neither is arithmetic
+(``benchmarks/cpu_step.py`` measures EfficientNet-Lite0):
 
 - oneDNN, torch's library, has no fast kernel for the weight gradient of a depthwise convolution
   whose images are smaller than its kernel (4×4 under 5×5): a reference loop took half the step.
