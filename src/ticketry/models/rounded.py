@@ -1,9 +1,10 @@
 """Products in bfloat16 on a CPU without instructions for them, at the speed of float32.
 
 Such a CPU (x86 without AVX-512, say) leaves torch with loops that take many times as long as
-float32 (``benchmarks/cpu_step.py``). But two bfloat16 numbers multiply exactly in float32, and kernels made for bfloat16 sum
-in float32 and round once, at the end. So here values are rounded, multiplied in float32, and the
-result is rounded: the same numbers up to the order of sums, forward and backward, on any CPU.
+float32 (``benchmarks/cpu_step.py``). But two bfloat16 numbers multiply exactly in float32, and
+kernels made for bfloat16 sum in float32 and round once, at the end. So here values are rounded,
+multiplied in float32, and the result is rounded: the same numbers up to the order of sums, forward
+and backward, on any CPU.
 """
 
 from __future__ import annotations
