@@ -84,6 +84,7 @@ def test_parts_one_after_the_other_are_the_whole(spec: StudySpec, tmp_path: Path
     first = run(spec, out, only=("c",))
     assert first.complete
     assert {cell["target"] for cell in first.summary["cells"]} == {"c"}
+    assert "on the targets c alone; " in (out / "summary.md").read_text()
     contexts = json.loads((out / "contexts.json").read_text())
     second = run(spec, out, only=("a",))
     assert {cell["target"] for cell in second.summary["cells"]} == {"a"}
@@ -94,6 +95,7 @@ def test_parts_one_after_the_other_are_the_whole(spec: StudySpec, tmp_path: Path
     assert whole.complete
     # Masks that stay on their task, at one sparsity: in a table of their own.
     page = (out / "summary.md").read_text()
+    assert "alone; " not in page
     assert "| mask | sparsity | a | b |" in page
     assert len([line for line in page.splitlines() if line.startswith("| own | 40% | ")]) == 1
     done = {cell["target"]: cell["scores"] for cell in first.summary["cells"]}

@@ -44,7 +44,7 @@ def book(results: Path) -> str:
     for path in summaries:
         summary = json.loads(path.read_text(encoding="utf-8"))
         parts.append(page(summary, level=2))
-        parts.append(_origin(path.parent))
+        parts.append(_origin(path.parent, summary))
         if (known := numbers.get(summary["study"])) is not None:
             rows = [[str(item) for item in row] for row in known["rows"]]
             parts.append(f"**The paper**, {known['source']}:\n")
@@ -85,7 +85,7 @@ def _pretrained(records: Sequence[Path]) -> list[str]:
     ]
 
 
-def _origin(folder: Path) -> str:
+def _origin(folder: Path, summary: Mapping[str, Any]) -> str:
     """Say what a study's records were measured with, and by which command."""
     lines = [
         json.loads(raw)
@@ -105,6 +105,7 @@ def _origin(folder: Path) -> str:
     facts = ", ".join(f"{name} {value}" for name, value in said.items() if value)
     scale, row = folder.parts[-2:]
     command = f"ticketry study studies/{scale}/{row}.yaml --out results/{scale}/{row}"
+    command += "".join(f" --only '{target}'" for target in summary.get("only", ()))
     return f"`{command}`: {facts}.\n"
 
 

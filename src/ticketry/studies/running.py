@@ -142,6 +142,8 @@ def run_grid(
             done = _run(grid, steps, ledger, masks, place)
         finally:
             summary = summarise(spec, grid, ledger)
+            if place.only:
+                summary["only"] = list(place.only)
             write_json(place.out / SUMMARY_FILE, summary)
             write_bytes(place.out / PAGE_FILE, page(summary).encode())
             _write_report(summary, place)

@@ -31,8 +31,9 @@ class Section:
 
 def opening(summary: Mapping[str, Any]) -> str:
     """Say how much of a study there is."""
+    part = f" on the targets {', '.join(summary['only'])} alone" if summary.get("only") else ""
     return (
-        f"{summary['model']}; {summary['trainings_recorded']:,} of {summary['trainings']:,} "
+        f"{summary['model']}{part}; {summary['trainings_recorded']:,} of {summary['trainings']:,} "
         f"trainings recorded, {summary['hours']:g} hours of training (one worker's time)."
     )
 
