@@ -2,13 +2,14 @@
 
     python benchmarks/cpu_step.py [--rounds 7] [--write]
 
-Two models, forward and backward of one batch, one thread: MiniLM in bfloat16 (32 sentences of 28
+Three models, forward and backward of one batch, one thread: MiniLM in bfloat16 (32 sentences of 28
 tokens; the peer is the same model under torch.autocast, as accelerate or transformers' Trainer
-run it) and EfficientNet-Lite0 in float32 (32 images of 64 pixels; the peer is the model as timm
-builds it). Each round times every contender once. Prints the median ratio of the peer's time to
-ticketry's with its quartiles; seconds are the process's CPU time, so that other work on the machine
-counts less. EfficientNet needs the vision environment; without timm it is left out. ``--write``
-puts the result into docs/performance.md.
+run it), EfficientNet-Lite0 in float32 (32 images of 64 pixels; the peer is the model as timm
+builds it) and DeepLabv3 over it, dilated (8 images of 96 pixels; torchvision's head). Each round
+times every contender once. Prints the median ratio of the peer's time to ticketry's with its
+quartiles; seconds are the process's CPU time, so that other work on the machine counts less. Image
+models need the vision environment; without timm they are left out. ``--write`` puts the result into
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from common import quartiles, write_block
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 IMAGES, SIDE = 32, 64
+SCENES, SCENE_SIDE = 8, 96
 SENTENCES, TOKENS = 32, 28
 
 Step = Callable[[], None]
@@ -65,10 +67,27 @@ def lite0() -> tuple[str, Step, Step]:
     """Return what is timed, plain torch's step and ticketry's."""
     import timm
 
-    from ticketry.tasks.workload import precision
-
     model = timm.create_model("tf_efficientnet_lite0", num_classes=10).train()
     images, labels = torch.randn(IMAGES, 3, SIDE, SIDE), torch.randint(0, 10, (IMAGES,))
+    told = f"EfficientNet-Lite0 in float32, {IMAGES} images of {SIDE} pixels"
+    return told, *_of_images(model, images, labels)
+
+
+def deeplab() -> tuple[str, Step, Step]:
+    """Return what is timed, plain torch's step and ticketry's."""
+    from ticketry.models.dense import OUTPUT_STRIDE, build_segmenter, load_trunk
+    from ticketry.models.loading import resolve
+
+    trunk = load_trunk(resolve("lite0"), (OUTPUT_STRIDE,), dilated=True)
+    model = build_segmenter(trunk, 11, 0).train()
+    images = torch.randn(SCENES, 3, SCENE_SIDE, SCENE_SIDE)
+    labels = torch.randint(0, 11, (SCENES, SCENE_SIDE, SCENE_SIDE))
+    told = f"DeepLabv3 over EfficientNet-Lite0 in float32, {SCENES} images of {SCENE_SIDE} pixels"
+    return told, *_of_images(model, images, labels)
+
+
+def _of_images(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[Step, Step]:
+    from ticketry.tasks.workload import precision
 
     def plain() -> None:
         _finish(model, model(images), labels)
@@ -78,7 +97,7 @@ def lite0() -> tuple[str, Step, Step]:
             logits = model(images)
         _finish(model, logits, labels)
 
-    return f"EfficientNet-Lite0 in float32, {IMAGES} images of {SIDE} pixels", plain, ours
+    return plain, ours
 
 
 def _finish(model: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> None:
@@ -94,7 +113,7 @@ def seconds_of(step: Step) -> float:
 
 
 def main() -> None:
-    """Time both models and print the ratios."""
+    """Time the models and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--write", action="store_true")
@@ -109,7 +128,7 @@ def main() -> None:
         "| step | plain torch | ticketry | ratio |",
         "|---|---|---|---|",
     ]
-    for build in (minilm, lite0):
+    for build in (minilm, lite0, deeplab):
         with contextlib.suppress(ImportError):
             told, plain, ours = build()
             for step in (plain, ours):

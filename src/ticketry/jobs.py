@@ -300,6 +300,7 @@ def price(plan: StepPlan, scene: Scene, place: Place) -> dict[str, Any]:
         workers=workers,
         device=scene.context.device,
         dtype=scene.recipe.dtype,
+        utilisation=scene.utilisation,
     )
     for line in plan.lines(store, seconds, workers):
         place.say(line)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -16,19 +16,23 @@ from ticketry.config import PRETRAINING, DataSpec, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.parallel import check_launch, launched
+from ticketry.plan import IMAGE_UTILISATION, UTILISATION
 from ticketry.recipes import Recipe
 from ticketry.search import Sizes, warm_head_step
 from ticketry.steps import Context, Step
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.dealing import joined_texts
-from ticketry.tasks.objectives import BLOCKS, READS_TEXT
+from ticketry.tasks.objectives import BLOCKS, ON_IMAGES, READS_TEXT
 from ticketry.tasks.pretraining import check_pretraining
 from ticketry.ticket import Base, Ticket
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ticketry.models.loading import BaseRef
+
 MEAN_TOKENS_PER_WORD = 1.35
 """Word pieces a word in English text; only the estimate printed beforehand rests on it."""
-PATCHES = 197
-"""Positions at which an image model uses its weights: 14 × 14 patches; likewise."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Scene:
             windows (question answering).
         warms_head: the checkpoint lacks a head that the task warms up before anything starts from
             it (masked language modelling).
+        image_flops: of a forward and a backward pass of one image, where examples are images.
     """
 
     base: Base
@@ -61,6 +66,7 @@ class Scene:
     input_axes: Mapping[str, int] | None = None
     blocks: tuple[int, int, int] | None = None
     warms_head: bool = False
+    image_flops: float | None = None
 
     @property
     def context_key(self) -> str:
@@ -95,9 +101,14 @@ class Scene:
     @property
     def flops_per_pass(self) -> float:
         """About the FLOPs of one forward and backward pass of an average example."""
-        if self.data.objective not in READS_TEXT:
-            return 6.0 * self.prunable * PATCHES
+        if self.image_flops is not None:
+            return self.image_flops
         return 6.0 * self.prunable * sum(map(self._tokens, self.data.each))
+
+    @property
+    def utilisation(self) -> float:
+        """Share of a matrix product's rate that a training is taken to reach on a CPU."""
+        return UTILISATION if self.image_flops is None else IMAGE_UTILISATION
 
     def _tokens(self, data: TaskData) -> float:
         """About the tokens of an average example; a joint task's pass has one of each part."""
@@ -239,7 +250,18 @@ def prepare(
         input_axes=axes_for(backbone, pattern, names),
         blocks=blocks,
         warms_head=any(warms_head(reference, p.objective) for p in data.each),
+        image_flops=_image_flops(reference, backbone, data, recipe),
     )
+
+
+def _image_flops(
+    reference: BaseRef, backbone: nn.Module, data: TaskData, recipe: Recipe
+) -> float | None:
+    if data.objective not in ON_IMAGES:
+        return None
+    from ticketry.tasks.passes import image_flops
+
+    return image_flops(reference, backbone, data, recipe)
 
 
 def choose_device(device: str) -> str:

@@ -1,49 +1,71 @@
 """Convolutions the lean way: torch's own numbers and derivatives, in another order of sums."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from ticketry.models import lean_convolution
-from ticketry.models.lean_convolution import LeanConvolutions, _Narrow
+from ticketry.models.lean_convolution import LeanConvolutions, _Depthwise
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def lean(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes that took the lean way."""
     seen: list[tuple[int, ...]] = []
-    apply = _Narrow.apply
+    apply = _Depthwise.apply
 
     def counted(values: Tensor, *rest: object) -> Tensor:
         seen.append(tuple(values.shape))
         found: Tensor = apply(values, *rest)
         return found
 
-    monkeypatch.setattr(lean_convolution._Narrow, "apply", counted)
+    monkeypatch.setattr(lean_convolution._Depthwise, "apply", counted)
     return seen
 
 
-@pytest.mark.parametrize(("size", "kernel"), [((4, 4), 5), ((2, 2), 3), ((6, 2), 3), ((1, 1), 3)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "dilation"),
+    [
+        ((4, 4), 5, 2, 1),  # images smaller than the kernel
+        ((2, 2), 3, 1, 1),
+        ((6, 2), 3, 1, 1),
+        ((1, 1), 3, 1, 1),
+        ((8, 9), 3, 1, 1),  # wider ones
+        ((8, 9), (3, 5), (0, 1), 1),
+        ((8, 9), 3, 4, 1),  # padded by more than the kernel reaches
+        ((8, 9), 3, 2, 2),
+        ((9, 8), 5, 4, 2),
+        ((9, 8), (5, 3), (4, 3), (2, 3)),
+        ((4, 4), 3, 4, 4),
+    ],
+)
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_narrow_convolution_has_torchs_gradients(
-    size: tuple[int, int], kernel: int, bias: bool, narrow: list[tuple[int, ...]]
+def test_a_lean_convolution_has_torchs_gradients(
+    size: tuple[int, int],
+    kernel: Any,
+    padding: Any,
+    dilation: Any,
+    bias: bool,
+    lean: list[tuple[int, ...]],
 ) -> None:
     torch.manual_seed(0)
-    layer = nn.Conv2d(6, 6, kernel, padding=kernel // 2, groups=6, bias=bias)
+    layer = nn.Conv2d(6, 6, kernel, padding=padding, dilation=dilation, groups=6, bias=bias)
     images = torch.randn(3, 6, *size)
     found = []
-    for lean in (False, True):
+    for other in (False, True):
         leaf = images.clone().requires_grad_()
         layer.zero_grad()
-        if lean:
+        if other:
             with LeanConvolutions():
                 output = layer(leaf)
         else:
             output = layer(leaf)
         output.square().sum().backward()
         found.append([output.detach(), leaf.grad, *(p.grad.clone() for p in layer.parameters())])
-    assert narrow == [tuple(images.shape)]
+    assert lean == [tuple(images.shape)]
     for plain, other in zip(*found, strict=True):
         torch.testing.assert_close(other, plain)
 
@@ -53,28 +75,28 @@ def test_derivatives_of_both_orders_are_right() -> None:
     values = torch.randn(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 1, 5, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
-    for given in ((values, weight, bias, (2, 1)), (values, weight, None, (2, 1))):
-        assert gradcheck(_Narrow.apply, given)
-        assert gradgradcheck(_Narrow.apply, given)
+    for padding, dilation in (((2, 1), (1, 1)), ((5, 4), (2, 3)), ((5, 4), (1, 1))):
+        for given in (bias, None):
+            arguments = (values, weight, given, padding, dilation)
+            assert gradcheck(_Depthwise.apply, arguments)
+            assert gradgradcheck(_Depthwise.apply, arguments)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(6, 6, 3, padding=1, groups=6),  # under a wider image
         nn.Conv2d(6, 6, 5, padding=2, stride=2, groups=6),
-        nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6),
         nn.Conv2d(6, 12, 5, padding=2, groups=6),
         nn.Conv2d(6, 8, 5, padding=2),
         nn.Conv2d(6, 6, 5, padding="same", groups=6),
         nn.Conv2d(6, 8, 2, stride=2),
     ],
 )
-def test_all_others_are_torchs_own(layer: nn.Conv2d, narrow: list[tuple[int, ...]]) -> None:
+def test_all_others_are_torchs_own(layer: nn.Conv2d, lean: list[tuple[int, ...]]) -> None:
     images = torch.randn(2, 6, 4, 4)
     with LeanConvolutions():
         found = layer(images)
-    assert not narrow
+    assert not lean
     torch.testing.assert_close(found, layer(images))
     patches = layer.kernel_size == layer.stride
     assert (
@@ -82,7 +104,7 @@ def test_all_others_are_torchs_own(layer: nn.Conv2d, narrow: list[tuple[int, ...
     )
 
 
-def test_autocast_and_evaluation_keep_torchs_way(narrow: list[tuple[int, ...]]) -> None:
+def test_autocast_and_evaluation_keep_torchs_way(lean: list[tuple[int, ...]]) -> None:
     layer = nn.Conv2d(6, 6, 5, padding=2, groups=6)
     images = torch.randn(2, 6, 4, 4)
     with LeanConvolutions(), torch.autocast("cpu", torch.bfloat16):
@@ -92,13 +114,13 @@ def test_autocast_and_evaluation_keep_torchs_way(narrow: list[tuple[int, ...]]) 
     with LeanConvolutions():
         layer.double()(images.double())
         nn.functional.conv2d(images[0], torch.randn(6, 1, 5, 5), None, 1, 2, 1, 6)  # no batch
-    assert not narrow
+    assert not lean
 
 
-def test_the_training_loop_takes_the_lean_way(narrow: list[tuple[int, ...]]) -> None:
+def test_the_training_loop_takes_the_lean_way(lean: list[tuple[int, ...]]) -> None:
     from ticketry.tasks.workload import precision
 
     layer = nn.Conv2d(6, 6, 5, padding=2, groups=6)
     with precision(torch.device("cpu"), "float32"):
         layer(torch.randn(2, 6, 4, 4))
-    assert len(narrow) == 1
+    assert len(lean) == 1

@@ -63,6 +63,7 @@ def _seconds(grid: Grid, ledger: Ledger, steps: Sequence[Step], workers: int) ->
     if len(known) >= _SEEN_ENOUGH:
         rate = sum(timed[step.key] for step in known) / sum(grid.work(step) for step in known)
         return rate * sum(grid.work(step) for step in steps) / max(workers, 1)
+    utilisation = {scene.context_key: scene.utilisation for scene in grid.all_scenes}
     total = 0.0
     for key, context in grid.contexts.items():
         part = [step for step in steps if step.context_key == key]
@@ -75,6 +76,7 @@ def _seconds(grid: Grid, ledger: Ledger, steps: Sequence[Step], workers: int) ->
             workers=workers,
             device=context.device,
             dtype=str(context.recipe["dtype"]),
+            utilisation=utilisation[key],
         )
         if seconds is None:
             return None
