@@ -81,12 +81,23 @@ def test_models_of_other_tensors_are_refused_before_anything_is_trained(
         r"\.intermediate\.dense\.weight is 64×32 in on-one's model and 24×32 in on-other's\. Give",
     ):
         run_study(plan(models, reviews, "wide"), place)
-    alone = {"sources": ["on-one", "on-other"], "targets": "same"}
-    with pytest.raises(ConfigError, match=r"cannot be set side by side; add `overlaps: false`"):
-        run_study(plan(models, reviews, "wide", **alone), place)
     assert not place.out.exists()
-    spec = plan(models, reviews, "wide", **alone, overlaps=False)
-    assert run_study(spec, StudyPlace(tmp_path / "out", workers=0, plan_only=True)).price
+
+
+def test_masks_are_set_beside_those_of_the_same_tensors(
+    models: dict[str, Path], reviews: Path, tmp_path: Path
+) -> None:
+    alone = {"sources": ["on-one", "on-other"], "targets": "same", "masks": 2}
+    spec = plan(models, reviews, "wide", **alone)
+    result = run_study(spec, StudyPlace(tmp_path / "out", workers=0))
+    assert result.complete
+    near = result.summary["overlaps"]
+    sources = [[mask["source"] for mask in at["masks"]] for at in near]
+    assert sources == [["on-one"] * 2, ["on-other"] * 2]
+    assert [at["sparsity"] for at in near] == [0.4, 0.4]
+    both = plan(models, reviews, "two", **alone)
+    result = run_study(both, StudyPlace(tmp_path / "both", workers=0))
+    assert [len(at["masks"]) for at in result.summary["overlaps"]] == [4]
 
 
 def test_a_study_of_convolutions_counts_zero_kernels(tmp_path: Path) -> None:

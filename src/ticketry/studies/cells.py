@@ -148,8 +148,8 @@ class Layout:
         self, scenes: Any, targets: Sequence[str], found: Sequence[Found], *, overlaps: bool
     ) -> Grid:
         """Return what was gathered, with the overlaps of all masks if wanted."""
-        alike = overlap_steps(found) if overlaps else ()
         made = scenes.all
+        alike = overlap_steps(found, made) if overlaps else ()
         emptied = kernel_steps(found, made)
         return Grid(
             steps=(*self.steps, *alike, *emptied),
@@ -165,11 +165,17 @@ class Layout:
         )
 
 
-def overlap_steps(found: Sequence[Found]) -> tuple[Step, ...]:
+def overlap_steps(found: Sequence[Found], scenes: Sequence[Any]) -> tuple[Step, ...]:
     """Return a step for each sparsity at which there are two masks of the same tensors."""
+    tensors = {
+        scene.context_key: tuple(sorted(getattr(scene, "shapes", {}).items())) for scene in scenes
+    }
     return tuple(
         _looking_at(f"overlaps of {len(keys)} masks", "overlaps", sparsity, masks, keys)
-        for sparsity, masks, keys in _by_sparsity(found)
+        for alike in dict.fromkeys(tensors[mask.context_key] for mask in found)
+        for sparsity, masks, keys in _by_sparsity(
+            [mask for mask in found if tensors[mask.context_key] == alike]
+        )
         if len(keys) > 1
     )
 

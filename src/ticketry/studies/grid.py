@@ -82,8 +82,6 @@ def lay_out(spec: StudySpec, say: Callable[[str], None], *, nominal: bool = Fals
         for source in arm.sources or (None,):
             for number in range(arm.masks if source else spec.masks):
                 found += _arm(spec, scenes, arm, source, number, layout)
-    if spec.overlaps:
-        _check_comparable(scenes, found)
     return layout.grid(scenes, _targets(spec), found, overlaps=spec.overlaps)
 
 
@@ -159,17 +157,6 @@ def _check_tensors(arm: ArmSpec, source: str, of: Scene, target: str, on: Scene)
         f"{strange} is {_shape(of, strange)} in {source}'s model and {_shape(on, strange)} in "
         f"{target}'s. Give the arm targets whose model has the same tensors, or targets: same."
     )
-
-
-def _check_comparable(scenes: Any, found: Sequence[Found]) -> None:
-    """Refuse to set masks of different tensors side by side."""
-    made = {scene.context_key: scene for scene in scenes.all}
-    for mask in found:
-        if dict(made[mask.context_key].shapes) != dict(made[found[0].context_key].shapes):
-            raise ConfigError(
-                "the plan's models have other tensors in scope than each other, so their masks "
-                "cannot be set side by side; add `overlaps: false`."
-            )
 
 
 def _shape(scene: Scene, name: str) -> str:

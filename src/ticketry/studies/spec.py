@@ -77,7 +77,7 @@ class StudySpec:
         seed: of the first mask; mask m has ``seed + m``.
         half_budget: also train dense with half the budget, once a mask.
         sparsity_of: target -> the only sparsity at which it is looked at.
-        overlaps: set all masks of one sparsity side by side.
+        overlaps: set all masks of one sparsity and the same tensors side by side.
         prunable: weights in scope, as far as a price without the model needs them.
         sizes: task -> ``train``, ``validation``, ``test`` examples and mean ``tokens``; likewise.
     """
