@@ -148,3 +148,19 @@ def test_this_machine_s_own_must_come_out_the_same(
 ) -> None:
     with pytest.raises(RunError, match="was done again for its mask and found another one"):
         run(spec, tmp_path / "out", records=(measured,))
+
+
+def test_masks_of_other_studies_are_kept_beside_the_records_too(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    run(spec, tmp_path / "first", keep_masks=True)
+    shutil.rmtree(tmp_path / "first" / "store")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "first" / "masks").iterdir()}
+    damaged = tmp_path / "first" / "masks" / min(before)
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    trained = Trained()
+    place = {"records": (tmp_path / "first",), "keep_masks": True, "events": trained}
+    assert run(spec, tmp_path / "second", **place).complete
+    assert not trained.names
+    after = {path.name: path.read_bytes() for path in (tmp_path / "second" / "masks").iterdir()}
+    assert after == {name: data for name, data in before.items() if name != damaged.name}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ticketry.studies.ledger import Ledger
 
 MASKS_FOLDER = "masks"
+_SUFFIX = ".safetensors"
 _MOST_BYTES = 1 << 30
 
 
@@ -71,7 +72,7 @@ class KeptMasks:
 
     def file(self, digest: str) -> Path:
         """Return where a mask lies, or would lie in this study's folder."""
-        own = self.folder / f"{digest}.safetensors"
+        own = self.folder / f"{digest}{_SUFFIX}"
         places = [own, *(folder / own.name for folder in self._others)]
         return next((p for p in places if p.is_file() and p not in self._damaged), own)
 
@@ -80,18 +81,32 @@ class KeptMasks:
         return key in ledger and self.file(_digest(key, ledger)).is_file()
 
     def keep(self, key: str, ledger: Ledger) -> None:
-        """Keep the mask of a step that is recorded and stored, if somebody may read it again."""
+        """Keep the mask of a step that is recorded, if somebody may read it again.
+
+        It comes from the store or, where it was searched for another study, from that one's folder.
+        """
         from ticketry.maskfile import dump_mask, load_mask
 
-        if key not in self.wanted or key not in ledger or not self.store.has(key):
+        if key not in self.wanted or key not in ledger:
             return
-        path = self.file(_digest(key, ledger))
-        if path.exists():
+        digest = _digest(key, ledger)
+        own, there = self.folder / f"{digest}{_SUFFIX}", self.file(digest)
+        if own.exists():
             return
-        plain = self.store.read(key, MASK_FILE)
-        mask = load_mask(plain)
-        told = dump_mask(_difference(mask, self._reference(key, mask.kept)))
-        write_bytes(path, min(plain, told, key=len))
+        if self.store.has(key):
+            plain = self.store.read(key, MASK_FILE)
+            mask = load_mask(plain)
+            if mask.digest() == digest:  # a record of another machine may tell of another mask
+                told = dump_mask(_difference(mask, self._reference(key, mask.kept)))
+                write_bytes(own, min(plain, told, key=len))
+                return
+        if there.is_file() and self._read(there, key, ledger) is not None:
+            write_bytes(own, read_regular(there, _MOST_BYTES))
+
+    def keep_all(self, ledger: Ledger) -> None:
+        """Keep every mask that may be read again, whoever searched it."""
+        for key in sorted(self.wanted):
+            self.keep(key, ledger)
 
     def bring(self, key: str, ledger: Ledger) -> bool:
         """Put a step's mask where other steps read it; say whether it was whole.
@@ -99,17 +114,11 @@ class KeptMasks:
         A file that is not what was written is passed over, so that its search is done again; in
         this study's own folder it is renamed.
         """
-        from ticketry.maskfile import dump_mask, load_mask
+        from ticketry.maskfile import dump_mask
 
-        digest = _digest(key, ledger)
-        path = self.file(digest)
-        try:
-            mask = load_mask(read_regular(path, _MOST_BYTES), what=str(path))
-            if mask.digest() != digest:
-                mask = _difference(mask, self._reference(key, ledger.record(key)["kept"]))
-        except (TicketryError, OSError, ValueError):
-            mask = None
-        if mask is None or mask.digest() != digest:
+        path = self.file(_digest(key, ledger))
+        mask = self._read(path, key, ledger)
+        if mask is None:
             if path.parent == self.folder:
                 path.replace(path.with_suffix(".damaged"))
             else:
@@ -117,6 +126,19 @@ class KeptMasks:
             return False
         self.store.bring_mask(key, dump_mask(mask))
         return True
+
+    def _read(self, path: Path, key: str, ledger: Ledger) -> Mask | None:
+        """Return the mask that a file tells; None if it is not the one of the record."""
+        from ticketry.maskfile import load_mask
+
+        digest = _digest(key, ledger)
+        try:
+            mask = load_mask(read_regular(path, _MOST_BYTES), what=str(path))
+            if mask.digest() != digest:
+                mask = _difference(mask, self._reference(key, ledger.record(key)["kept"]))
+        except (TicketryError, OSError, ValueError):
+            return None
+        return mask if mask.digest() == digest else None
 
     def _reference(self, key: str, kept: int) -> Mask:
         """Return the mask of θ0's largest magnitudes that keeps so many weights."""

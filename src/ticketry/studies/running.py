@@ -136,6 +136,8 @@ def run_grid(
             place.say(f"{count} damaged lines of {ledger.path} were set aside; only their steps "
                       "are done again")  # fmt: skip
         _adopt(grid, ledger, others, masks, place, write=True)
+        if place.keep_masks:
+            masks.keep_all(ledger)
         steps = _bring_masks(grid, ledger, masks, place)
         _keep_contexts(grid, place.out)
         try:
