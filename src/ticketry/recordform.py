@@ -42,7 +42,7 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
         "mask_digest": (str, type(None)),
         "validation_score": _NUMBER,
         "test_score": _NUMBER,
-        "predictions": [(_NUMBER, [_NUMBER], str)],
+        "predictions": [(_NUMBER, [_NUMBER], [[_NUMBER]], str)],
     },
     "half-budget": {**_TRAINED, "validation_score": _NUMBER},
     "warm-head": {**_TRAINED, "validation_score": _NUMBER},
