@@ -98,6 +98,8 @@ def test_masks_are_set_beside_those_of_the_same_tensors(
     both = plan(models, reviews, "two", **alone)
     result = run_study(both, StudyPlace(tmp_path / "both", workers=0))
     assert [len(at["masks"]) for at in result.summary["overlaps"]] == [4]
+    spec = plan(models, reviews, "wide", **alone, overlaps=False)
+    assert run_study(spec, StudyPlace(tmp_path / "not", workers=0, plan_only=True)).price
 
 
 def test_a_study_of_convolutions_counts_zero_kernels(tmp_path: Path) -> None:

@@ -118,11 +118,10 @@ def _weight_gradient(
     values: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair
 ) -> Tensor:
     """Return the gradient of a depthwise kernel (channels, 1, rows, columns)."""
-    if dilation != (1, 1) and (close := _closed(padding, dilation)):
+    if dilation != (1, 1) and (each := _phase_padding(padding, dilation)):
         values, gradient = _phases(values, dilation), _phases(gradient, dilation)
-        padding, dilation = close, (1, 1)
-    wide = all(size >= side for size, side in zip(values.shape[2:], shape[2:], strict=True))
-    if wide and dilation == (1, 1):
+        padding, dilation = each, (1, 1)
+    if dilation == (1, 1) and _hold(values, shape[2:]):
         return conv2d_weight(values, shape, gradient, 1, padding, 1, shape[0])
     padded = pad(values, (padding[1], padding[1], padding[0], padding[0]))
     rows, columns = gradient.shape[2:]
@@ -139,24 +138,27 @@ def _convolve(
     values: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, dilation: Pair
 ) -> Tensor:
     """Convolve depthwise, with stride 1."""
-    sides = [
-        d * (side - 1) + 1 for d, side in zip(dilation, weight.shape[2:], strict=True)
-    ]  # that the kernel spans
-    within = all(size >= side for size, side in zip(values.shape[2:], sides, strict=True))
-    close = _closed(padding, dilation)
-    if within or dilation == (1, 1) or close is None:
+    # What the kernel spans, gaps and all.
+    spans = [d * (side - 1) + 1 for d, side in zip(dilation, weight.shape[2:], strict=True)]
+    each = _phase_padding(padding, dilation)
+    if dilation == (1, 1) or each is None or _hold(values, spans):
         return torch.conv2d(values, weight, bias, 1, padding, dilation, len(weight))
-    found = torch.conv2d(_phases(values, dilation), weight, bias, 1, close, 1, len(weight))
+    found = torch.conv2d(_phases(values, dilation), weight, bias, 1, each, 1, len(weight))
     rows, columns = (
-        size + 2 * p - side + 1
-        for size, p, side in zip(values.shape[2:], padding, sides, strict=True)
+        size + 2 * p - span + 1
+        for size, p, span in zip(values.shape[2:], padding, spans, strict=True)
     )
     return _joined(found, dilation)[:, :, :rows, :columns].contiguous(
         memory_format=torch.channels_last
     )
 
 
-def _closed(padding: Pair, dilation: Pair) -> Pair | None:
+def _hold(values: Tensor, sides: Sequence[int]) -> bool:
+    """Say whether images are at least so high and wide; oneDNN is slow under smaller ones."""
+    return all(size >= side for size, side in zip(values.shape[2:], sides, strict=True))
+
+
+def _phase_padding(padding: Pair, dilation: Pair) -> Pair | None:
     """Return the padding of each phase; None where a kernel meets more than one phase."""
     if padding[0] % dilation[0] or padding[1] % dilation[1]:
         return None

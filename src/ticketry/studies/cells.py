@@ -167,9 +167,7 @@ class Layout:
 
 def overlap_steps(found: Sequence[Found], scenes: Sequence[Any]) -> tuple[Step, ...]:
     """Return a step for each sparsity at which there are two masks of the same tensors."""
-    tensors = {
-        scene.context_key: tuple(sorted(getattr(scene, "shapes", {}).items())) for scene in scenes
-    }
+    tensors = {scene.context_key: tuple(sorted(scene.shapes.items())) for scene in scenes}
     return tuple(
         _looking_at(f"overlaps of {len(keys)} masks", "overlaps", sparsity, masks, keys)
         for alike in dict.fromkeys(tensors[mask.context_key] for mask in found)
@@ -187,7 +185,7 @@ def kernel_steps(found: Sequence[Found], scenes: Sequence[Any]) -> tuple[Step, .
     having = {
         scene.context_key
         for scene in scenes
-        if any(has_kernels(tuple(shape)) for shape in getattr(scene, "shapes", {}).values())
+        if any(has_kernels(tuple(shape)) for shape in scene.shapes.values())
     }
     return tuple(
         _looking_at(f"kernels of {len(keys)} masks", "kernels", sparsity, masks, keys)

@@ -90,18 +90,15 @@ class KeptMasks:
         if key not in self.wanted or key not in ledger:
             return
         digest = _digest(key, ledger)
-        own, there = self.folder / f"{digest}{_SUFFIX}", self.file(digest)
+        own = self.folder / f"{digest}{_SUFFIX}"
         if own.exists():
             return
-        if self.store.has(key):
-            plain = self.store.read(key, MASK_FILE)
-            mask = load_mask(plain)
-            if mask.digest() == digest:  # a record of another machine may tell of another mask
-                told = dump_mask(_difference(mask, self._reference(key, mask.kept)))
-                write_bytes(own, min(plain, told, key=len))
-                return
-        if there.is_file() and self._read(there, key, ledger) is not None:
-            write_bytes(own, read_regular(there, _MOST_BYTES))
+        mask = load_mask(self.store.read(key, MASK_FILE)) if self.store.has(key) else None
+        if mask is None or mask.digest() != digest:  # a record of another machine may tell another
+            mask = self._read(self.file(digest), key, ledger)
+        if mask is not None:
+            told = _difference(mask, self._reference(key, mask.kept))
+            write_bytes(own, min(dump_mask(mask), dump_mask(told), key=len))
 
     def keep_all(self, ledger: Ledger) -> None:
         """Keep every mask that may be read again, whoever searched it."""
