@@ -43,6 +43,7 @@ def connect(
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
     detector: flags.Detector = None,
+    detections_per_image: flags.Detections = None,
     seed: flags.Seed = None,
     device: flags.Device = None,
     workers: flags.Workers = None,

@@ -115,6 +115,7 @@ def transfer(
     image_size: flags.ImageSize = None,
     augment: flags.Augment = None,
     detector: flags.Detector = None,
+    detections_per_image: flags.Detections = None,
     seed: Annotated[int, typer.Option(help="Decides heads, data order and dropout.")] = 1,
     device: flags.Device = None,
     workers: flags.Workers = None,
@@ -139,6 +140,7 @@ def transfer(
         "image_size": image_size,
         "augment": augment,
         "detector": detector,
+        "detections_per_image": detections_per_image,
         "device": device,
         "threads": threads,
     }

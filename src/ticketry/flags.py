@@ -66,6 +66,9 @@ Augment = Annotated[str | None, typer.Option(help="Training images: none | crop 
 Detector = Annotated[
     str | None, typer.Option(help="fcos | retinanet | faster-rcnn, for detection.")
 ]
+Detections = Annotated[
+    int | None, typer.Option(help="Boxes that a detector keeps of an image (default 100).")
+]
 Temperature = Annotated[float | None, typer.Option(help="Of simclr and moco; default 0.5 and 0.2.")]
 Queue = Annotated[int | None, typer.Option(help="Keys that moco keeps (default 4096).")]
 KeyMomentum = Annotated[

@@ -31,6 +31,7 @@ _RECIPE = {
     "temperature": "temperature",
     "queue": "queue",
     "key_momentum": "key_momentum",
+    "detections_per_image": "detections_per_image",
 }
 RECIPE_OPTIONS = frozenset(_RECIPE)
 """Options that change a recipe."""
@@ -198,6 +199,7 @@ _COUNTS = {
     "max_length",
     "train_samples",
     "image_size",
+    "detections_per_image",
     "queue",
     "replicates",
     "seed",

@@ -33,6 +33,7 @@ class Recipe:
         temperature: of contrastive pre-training; None: the objective's own.
         queue: keys that MoCo keeps.
         key_momentum: share of MoCo's momentum encoder that stays at each step.
+        detections_per_image: that a detector keeps, those of the highest scores.
         schedule: ``linear`` and ``cosine`` end at zero, ``steps`` multiplies by 0.1 at ``drops``.
         drops: shares of the steps, rising.
     """
@@ -59,6 +60,7 @@ class Recipe:
     temperature: float | None = None
     queue: int = 4096
     key_momentum: float = 0.99
+    detections_per_image: int = 100
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain values, as keys and records hold it."""
@@ -110,6 +112,7 @@ _LATER: Mapping[str, Any] = {
         "temperature",
         "queue",
         "key_momentum",
+        "detections_per_image",
     )
 }
 """Fields that came later, with their defaults."""
@@ -234,6 +237,10 @@ def check_recipe(recipe: Recipe) -> list[str]:
         faults.append(f"--queue is {recipe.queue}; expected at least 1.")
     if not 0 <= recipe.key_momentum < 1:
         faults.append(f"--key-momentum is {recipe.key_momentum}; expected 0 up to below 1.")
+    if recipe.detections_per_image < 1:
+        faults.append(
+            f"--detections-per-image is {recipe.detections_per_image}; expected at least 1."
+        )
     if recipe.train_samples is not None and recipe.train_samples < 2:
         faults.append(f"--train-samples is {recipe.train_samples}; expected at least 2.")
     if recipe.dtype not in DTYPES:

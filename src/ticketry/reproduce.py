@@ -20,6 +20,7 @@ _RECIPE_FLAGS = {
     "--image-size": "image_size_px",
     "--augment": "augment",
     "--detector": "detector",
+    "--detections-per-image": "detections_per_image",
 }
 
 

@@ -125,6 +125,20 @@ def test_images_of_another_size_are_told_in_their_own_pixels(model: Path) -> Non
     assert all(box[4] <= 48 and box[5] <= 32 for boxes in found for box in boxes)
 
 
+def test_a_detector_keeps_as_many_boxes_as_the_recipe_says(
+    model: Path, boxes: TaskData, tmp_path: Path
+) -> None:
+    base = resolve(str(model))
+    few = Detection(base, boxes, dataclasses.replace(RECIPE, detections_per_image=3))
+    many = Detection(base, boxes, RECIPE)
+    fewer = few.evaluate(few.build(0), "test").predictions
+    assert max(map(len, many.evaluate(many.build(0), "test").predictions)) > 3
+    assert max(map(len, fewer)) == 3
+    for name, data in few.model_files(few.build(0)).items():
+        (tmp_path / name).write_bytes(data)
+    assert few.evaluate(load_dense(tmp_path), "test").predictions == fewer
+
+
 def test_a_segmenter_holds_the_whole_base_and_learns(model: Path, masks: TaskData) -> None:
     base = resolve(str(model))
     work = Segmentation(base, masks, RECIPE)

@@ -22,6 +22,7 @@ from ticketry.errors import ModelError
 from ticketry.models.loading import BaseRef, load_backbone, loading, quiet
 from ticketry.models.sources import TIMM, read_config
 from ticketry.models.timm_nets import need_timm
+from ticketry.recipes import Recipe
 
 STRIDES = (8, 16, 32)
 """Of the feature levels that a detector reads."""
@@ -181,7 +182,7 @@ DETECTORS: Mapping[str, Callable[[Pyramid, int, Mapping[str, Any]], nn.Module]] 
 
 
 def build_detector(
-    trunk: Trunk, detector: str, classes: int, side: int, head_seed: int
+    trunk: Trunk, detector: str, classes: int, side: int, most: int, head_seed: int
 ) -> nn.Module:
     """Return a detector with a fresh neck and head.
 
@@ -190,6 +191,7 @@ def build_detector(
         detector: a key of :data:`DETECTORS`.
         classes: without the background.
         side: of the images, in pixels; they are not resized again.
+        most: boxes that are kept of an image.
         head_seed: decides neck and head alone.
     """
     options = {
@@ -198,7 +200,7 @@ def build_detector(
         "image_mean": [0.0, 0.0, 0.0],
         "image_std": [1.0, 1.0, 1.0],
         "score_thresh": 0.05,
-        "detections_per_img": 100,
+        "detections_per_img": most,
     }
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(head_seed)
@@ -256,7 +258,9 @@ def load_dense(folder: str | Path) -> nn.Module:
             model = build_segmenter(Trunk(base, (OUTPUT_STRIDE,)), classes, 0)
         else:
             trunk = Trunk(base, STRIDES)
-            model = build_detector(trunk, about["detector"], classes, about["image_size_px"], 0)
+            most = about.get("detections_per_image", Recipe.detections_per_image)
+            side = about["image_size_px"]
+            model = build_detector(trunk, about["detector"], classes, side, most, 0)
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)

@@ -26,6 +26,7 @@ from ticketry.files import read_regular, storage_errors, write_bytes
 from ticketry.forms import Number, faults_of
 from ticketry.recordform import FORMS
 from ticketry.steps import Step
+from ticketry.studies.packing import pack, unpack
 
 RECORDS_FILE = "records.jsonl"
 DAMAGED_FILE = "damaged.jsonl"
@@ -80,9 +81,18 @@ class Ledger:
         return record
 
     def predictions(self, key: str) -> list[Any]:
-        """Return a fine-tuning's predictions on the test split."""
-        found = self.record(key)["predictions"]
-        return [int(digit) for digit in found] if isinstance(found, str) else found
+        """Return a fine-tuning's predictions on the test split.
+
+        Raises:
+            RunError: they are not as they were written.
+        """
+        try:
+            return unpack(self.record(key)["predictions"])
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"the predictions of {self.lines[key]['name']!r} cannot be read ({error}); delete "
+                f"its line in {self.path} and run the same command again."
+            ) from error
 
     def seconds(self) -> Iterable[tuple[dict[str, Any], float]]:
         """Return each line with the seconds its step took."""
@@ -160,12 +170,9 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _compact(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record with class indices as a string of digits: a thirtieth of a list's lines."""
-    compact = dict(record)
-    predictions = compact.get("predictions")
-    if predictions and all(type(p) is int and 0 <= p <= 9 for p in predictions):
-        compact["predictions"] = "".join(map(str, predictions))
-    return compact
+    if "predictions" not in record:
+        return dict(record)
+    return {**record, "predictions": pack(record["predictions"])}
 
 
 def _intact(raw: bytes) -> dict[str, Any] | None:

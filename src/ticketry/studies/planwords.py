@@ -11,7 +11,8 @@ from ticketry.searchspec import CALIBRATED, SearchSpec
 
 RECIPE_OPTIONS = (
     "recipe", "epochs", "learning_rate", "batch_size", "max_length", "train_samples", "dtype",
-    "image_size", "augment", "detector", "temperature", "queue", "key_momentum",
+    "image_size", "augment", "detector", "detections_per_image", "temperature", "queue",
+    "key_momentum",
 )  # fmt: skip
 DATA_OPTIONS = ("task", "data", "model", "revision", *config.DATA_OPTIONS.values())
 SEARCH_OPTIONS = tuple(

@@ -51,7 +51,12 @@ class Detection(DensePrediction):
     def build(self, head_seed: int, device: str = "cpu") -> nn.Module:
         """Return a fresh detector at θ0 on ``device``."""
         model = build_detector(
-            self._trunk, self.recipe.detector, len(self.data.labels), self.side, head_seed
+            self._trunk,
+            self.recipe.detector,
+            len(self.data.labels),
+            self.side,
+            self.recipe.detections_per_image,
+            head_seed,
         )
         return model.to(device).eval()
 
@@ -83,7 +88,11 @@ class Detection(DensePrediction):
         return Evaluation(float(self.metric.fn(labels, found)), tuple(found))
 
     def _about(self) -> dict[str, Any]:
-        return {**super()._about(), "detector": self.recipe.detector}
+        return {
+            **super()._about(),
+            "detector": self.recipe.detector,
+            "detections_per_image": self.recipe.detections_per_image,
+        }
 
 
 def _boxes_of(output: Any, scale: tuple[float, float], split: str) -> tuple[Any, ...]:

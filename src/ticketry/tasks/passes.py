@@ -57,5 +57,6 @@ def _dense(base: BaseRef, data: TaskData, recipe: Recipe, side: int) -> nn.Modul
 
     classes = len(data.labels)
     if data.objective == "detection":
-        return build_detector(load_trunk(base, STRIDES), recipe.detector, classes, side, 0)
+        trunk, kept = load_trunk(base, STRIDES), recipe.detections_per_image
+        return build_detector(trunk, recipe.detector, classes, side, kept, 0)
     return build_segmenter(load_trunk(base, (OUTPUT_STRIDE,), dilated=True), classes, 0)
