@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ticketry.errors import RunError
 from ticketry.metrics.maps import decode_map, encode_map
+from ticketry.steps import Step
+from ticketry.studies.ledger import Ledger
 from ticketry.studies.packing import pack, unpack
 
 _NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 2**40)
@@ -74,3 +78,33 @@ def test_boxes_take_under_half() -> None:
 def test_damage_is_said(damaged: str) -> None:
     with pytest.raises(ValueError, match=r"^it is "):
         unpack(damaged)
+
+
+def _record(predictions: list[Any]) -> dict[str, Any]:
+    return {
+        "seed": 1,
+        "steps": 1,
+        "train_examples": 1,
+        "train_tokens": 1,
+        "mean_loss": 0.5,
+        "final_loss": 0.5,
+        "truncated": {},
+        "mask_digest": None,
+        "validation_score": 0.5,
+        "test_score": 0.5,
+        "predictions": predictions,
+    }
+
+
+def test_a_ledger_gives_boxes_back_and_says_which_line_cannot_be_read(tmp_path: Path) -> None:
+    boxes = [[[1, 0.5, 1.0, 2.0, 3.0, 4.0]], []]
+    step = Step("boxes, seed 1", "replicate", {"seed": 1}, "context")
+    Ledger(tmp_path).add(step, _record(boxes), 1.0, {})
+    read = Ledger(tmp_path)
+    assert not read.damaged
+    assert read.predictions(step.key) == boxes
+    # A line whose hash fits was written so: by another version, or by hand.
+    other = Step("boxes, seed 2", "replicate", {"seed": 1, "other": 2}, "context")
+    read.add(other, {**_record([]), "predictions": "zip:AAAA"}, 1.0, {})
+    with pytest.raises(RunError, match=r"'boxes, seed 2' cannot be read .* delete its line in"):
+        Ledger(tmp_path).predictions(other.key)
