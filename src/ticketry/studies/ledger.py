@@ -26,7 +26,7 @@ from ticketry.files import read_regular, storage_errors, write_bytes
 from ticketry.forms import Number, faults_of
 from ticketry.recordform import FORMS
 from ticketry.steps import Step
-from ticketry.studies.packing import pack, unpack
+from ticketry.studies.predictions import pack, unpack
 
 RECORDS_FILE = "records.jsonl"
 DAMAGED_FILE = "damaged.jsonl"
