@@ -80,6 +80,15 @@ def test_runs_that_do_not_fit_are_refused() -> None:
         MIOU.fn([], [])
 
 
+def test_a_run_scores_the_same_beside_one_that_names_other_classes() -> None:
+    truth = maps([[0, 1, 1]])
+    few, many = maps([[0, 0, 1]]), maps([[0, 1, 7]])
+    own, runs = MIOU.outputs.read(truth, {"few": few, "many": many})
+    assert runs["few"].shape == runs["many"].shape
+    for who, found in (("few", few), ("many", many)):
+        assert MIOU.outputs.scores(own, runs[who][None])[0] == MIOU.fn(truth, found)
+
+
 def test_ends_agree_with_a_plain_bootstrap() -> None:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, (150, 6, 6)).astype(np.uint8)

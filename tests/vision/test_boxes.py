@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ticketry.errors import InputError
 from ticketry.metrics import METRICS, metrics_for, resample
-from ticketry.metrics.boxes import CROWD, DIFFICULT, Pool, match, overlap
+from ticketry.metrics.boxes import CROWD, DIFFICULT, match, overlap
+from ticketry.metrics.pools import Pool
 
 AP, AP50, AP75 = (METRICS[name] for name in ("ap", "ap50", "ap75"))
 

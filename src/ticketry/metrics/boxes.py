@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ticketry.errors import InputError
 from ticketry.metrics.classes import check_length
+from ticketry.metrics.pools import RECALLS, Pool
 from ticketry.metrics.resampling import Resampled, resample_weighted
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Found = tuple[int, float, float, float, float, float]
 """A detection: class, score, x0, y0, x1, y1 in pixels."""
 
 ALL = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-RECALLS = tuple(step / 100 for step in range(101))
 MOST = 100
 """Detections of one image and class that count, those of the highest scores."""
 
@@ -206,71 +206,6 @@ class AveragePrecision:
         )
 
 
-class Pool:
-    """One run's matched detections of all images, in order of score, class by class.
-
-    Args:
-        counted: objects that count, shape (images, classes).
-        run: of each image what :meth:`AveragePrecision.read` returns.
-        depth: how many thresholds there are.
-    """
-
-    def __init__(self, counted: Floats, run: NDArray[Any], depth: int) -> None:
-        import numpy as np
-
-        self.counted = counted
-        kinds = np.concatenate([image[0] for image in run])
-        scores = np.concatenate([image[1] for image in run])
-        hits = np.concatenate([image[2] for image in run])
-        ignored = np.concatenate([image[3] for image in run])
-        images = np.repeat(np.arange(len(run)), [len(image[0]) for image in run])
-        # Classes without an object are left out, as COCO does.
-        self.classes = np.flatnonzero(counted.sum(0))
-        self.parts = []
-        for kind in self.classes:
-            own = np.flatnonzero(kinds == kind)
-            own = own[np.argsort(-scores[own], kind="mergesort")]
-            self.parts.append((images[own], hits[own], ~hits[own] & ~ignored[own]))
-        self.depth = depth
-
-    def scores(self, weights: Floats) -> Floats:
-        """Return scores when each image counts as often as it was drawn.
-
-        Args:
-            weights: shape (draws, images).
-
-        Returns:
-            Shape (draws,); a draw without any object scores 0.
-        """
-        import numpy as np
-
-        objects = weights @ self.counted
-        total = np.zeros(len(weights))
-        there = np.zeros(len(weights))
-        for kind, (images, hits, misses) in zip(self.classes, self.parts, strict=True):
-            own = objects[:, kind]
-            there += own > 0
-            drawn = weights[:, images]
-            for level in range(self.depth):
-                total += area(drawn * hits[:, level], drawn * misses[:, level], own)
-        return total / np.maximum(there * self.depth, 1)
-
-    def with_one_more(self, image: int, found: bool) -> float:
-        """Return the score with one image more, of which all is found first, or nothing."""
-        import numpy as np
-
-        total = 0.0
-        extra = self.counted[image]
-        objects = self.counted.sum(0) + extra
-        for kind, (_, hits, misses) in zip(self.classes, self.parts, strict=True):
-            first = np.full(int(extra[kind]) if found else 0, 1.0)
-            for level in range(self.depth):
-                right = np.concatenate([first, hits[:, level]])
-                wrong = np.concatenate([0 * first, misses[:, level]])
-                total += float(area(right[None], wrong[None], objects[[kind]])[0])
-        return total / (len(self.classes) * self.depth)
-
-
 def match(
     found: Floats, objects: Floats, marks: NDArray[np.int64], thresholds: Sequence[float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -327,31 +262,6 @@ def overlap(found: Floats, objects: Floats, crowd: NDArray[np.bool_]) -> Floats:
     union = np.where(crowd[None], own[:, None], own[:, None] + other[None] - shared)
     share: Floats = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
     return share
-
-
-def area(right: Floats, wrong: Floats, objects: Floats) -> Floats:
-    """Return the mean, over 101 recalls, of the best precision at that recall or a higher one.
-
-    Args:
-        right: how often each detection counts as a hit, in order of score, shape (draws, n).
-        wrong: the same as a miss.
-        objects: shape (draws,); where there are none, the area is 0.
-
-    Returns:
-        Shape (draws,).
-    """
-    import numpy as np
-
-    if not right.shape[1]:
-        return np.zeros(len(right))
-    hits, misses = right.cumsum(1), wrong.cumsum(1)
-    recall = hits / np.maximum(objects, 1)[:, None]
-    precision = hits / np.maximum(hits + misses, np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # A recall that is asked for is answered by the first detection that reaches it.
-    reached = np.searchsorted(RECALLS, recall, side="right")
-    mean: Floats = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALLS)
-    return np.where(objects > 0, mean, 0.0)
 
 
 def _check_labels(labels: Sequence[Any]) -> None:

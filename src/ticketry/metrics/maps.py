@@ -115,25 +115,16 @@ class MapCounts:
         if not labels or not all(isinstance(text, str) for text in labels):
             raise InputError("the test labels are empty or not label maps.")
         truth = [decode_map(text) for text in labels]
-        found: dict[str, list[Pixels]] = {}
+        counts: dict[str, Floats] = {}
         for who, values in predictions.items():
             check_length(who, values, len(truth))
             if not all(isinstance(value, str) for value in values):
                 raise InputError(f"{who} has predictions of another kind; expected label maps.")
-            found[who] = [decode_map(value) for value in values]
-            for number, (true, said) in enumerate(zip(truth, found[who], strict=True)):
-                if true.shape != said.shape:
-                    raise InputError(
-                        f"{who}, image {number}: a label map of {said.shape}; expected "
-                        f"{true.shape}, the size of the true one."
-                    )
-        every = [*truth, *(maps for run in found.values() for maps in run)]
-        classes = 1 + max(int(maps[maps != VOID].max(initial=0)) for maps in every)
+            counts[who] = _run_counts(who, truth, values)
+        classes = max([_classes(truth), *(run.shape[-1] for run in counts.values())])
         runs = {
-            who: np.stack(
-                [counts_of(*pair, classes).ravel() for pair in zip(truth, run, strict=True)]
-            )
-            for who, run in found.items()
+            who: np.pad(run, ((0, 0), (0, 0), (0, classes - run.shape[-1]))).reshape(len(run), -1)
+            for who, run in counts.items()
         }
         own = np.stack([counts_of(true, true, classes)[2] for true in truth])
         return own, runs
@@ -170,6 +161,25 @@ class MapCounts:
             samples=samples,
             rng=rng,
         )
+
+
+def _classes(maps: Sequence[Pixels]) -> int:
+    return 1 + max(int(one[one != VOID].max(initial=0)) for one in maps)
+
+
+def _run_counts(who: str, truth: Sequence[Pixels], values: Sequence[str]) -> Floats:
+    """Return a run's counts, shape (images, 3, classes that it says or should say)."""
+    import numpy as np
+
+    found = [decode_map(value) for value in values]
+    for number, (true, said) in enumerate(zip(truth, found, strict=True)):
+        if true.shape != said.shape:
+            raise InputError(
+                f"{who}, image {number}: a label map of {said.shape}; expected {true.shape}, the "
+                "size of the true one."
+            )
+    classes = max(_classes(truth), _classes(found))
+    return np.stack([counts_of(*pair, classes) for pair in zip(truth, found, strict=True)])
 
 
 def _right_and_missed(counts: Floats, replicates: int) -> Floats:

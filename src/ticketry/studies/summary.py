@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ticketry.errors import RunError
-from ticketry.metrics import Metric, get_metric, resample
+from ticketry.metrics import get_metric, resample
 from ticketry.studies.cells import DENSE, Cell, CellKey, Grid
 from ticketry.studies.ledger import Ledger
 from ticketry.studies.spec import StudySpec
 from ticketry.verdict.intervals import compare
 from ticketry.verdict.reading import TINY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ticketry.metrics.resampling import Resampled
 
 SCHEMA_VERSION = 1
 _DRAWS = 2_000
@@ -87,6 +92,7 @@ class _Summary:
         self.spec = spec
         self.grid = grid
         self.ledger = ledger
+        self.read: dict[str, tuple[NDArray[Any], Mapping[str, NDArray[Any]]]] = {}
 
     def target(self, name: str) -> dict[str, Any]:
         """Return what a target is, and whether its dense reference has learned what it can."""
@@ -173,7 +179,7 @@ class _Summary:
                 for unit in pair.units
             ]
         )
-        drawn = self._draws(metric, data.test.labels, pair.flat)
+        drawn = self._draws(cell.key.target, pair.flat)
         reading = compare(gains, drawn)
         answer = "inconclusive"
         if reading.surely_above(-data.margin):
@@ -214,22 +220,59 @@ class _Summary:
     def _score(self, key: str) -> float:
         return float(self.ledger.record(key)["test_score"])
 
-    def _draws(
-        self, metric: Metric, labels: Sequence[Any], pairs: Sequence[tuple[str, str]]
-    ) -> Any:
-        runs: Mapping[str, Any]
-        keys = list(dict.fromkeys(key for pair in pairs for key in pair))
-        truth, runs = metric.outputs.read(
-            labels, {key: self.ledger.predictions(key) for key in keys}
-        )
-        for key in keys:
-            (score,) = metric.outputs.scores(truth, runs[key][None])
-            if abs(score - self._score(key)) > 1e-6:
-                raise RunError(
-                    f"the record of {self.ledger.lines[key]['name']!r} says {metric.name} "
-                    f"{self._score(key):.6f}, but its predictions give {score:.6f}; delete its "
-                    f"line in {self.ledger.path} and run the same command again."
-                )
+    def _draws(self, target: str, pairs: Sequence[tuple[str, str]]) -> Resampled:
+        metric = get_metric(self.grid.scenes[target].data.metric)
+        truth, runs = self._runs(target)
         candidate = np.stack([runs[a] for a, _ in pairs])
         reference = np.stack([runs[b] for _, b in pairs])
         return resample(metric, truth, reference, candidate, samples=_DRAWS, seed=0)
+
+    def _runs(self, target: str) -> tuple[NDArray[Any], Mapping[str, NDArray[Any]]]:
+        """Return a target's labels and all its recorded fine-tunings, which are read once.
+
+        Raises:
+            RunError: a record's score does not follow from its predictions.
+        """
+        if target not in self.read:
+            data = self.grid.scenes[target].data
+            metric = get_metric(data.metric)
+            steps = [
+                step
+                for cell in self.grid.cells.values()
+                if cell.key.target == target
+                for step in cell.steps
+                if step.key in self.ledger
+            ]
+            truth, runs = metric.outputs.read(
+                data.test.labels, _Predictions(self.ledger, [step.key for step in steps])
+            )
+            for key, run in runs.items():
+                (score,) = metric.outputs.scores(truth, run[None])
+                if abs(score - self._score(key)) > 1e-6:
+                    raise RunError(
+                        f"the record of {self.ledger.lines[key]['name']!r} says {metric.name} "
+                        f"{self._score(key):.6f}, but its predictions give {score:.6f}; delete its "
+                        f"line in {self.ledger.path} and run the same command again."
+                    )
+            self.read[target] = truth, runs
+        return self.read[target]
+
+
+class _Predictions(Mapping[str, Sequence[Any]]):
+    """Fine-tunings' predictions by step key, each unpacked when it is asked for.
+
+    Unpacked boxes are large: one run at a time is held, not a study's.
+    """
+
+    def __init__(self, ledger: Ledger, keys: Sequence[str]) -> None:
+        self._ledger = ledger
+        self._keys = tuple(dict.fromkeys(keys))
+
+    def __getitem__(self, key: str) -> Sequence[Any]:
+        return self._ledger.predictions(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
