@@ -9,7 +9,10 @@ import pytest
 from ticketry.errors import ConfigError
 from ticketry.studies.book import book
 from ticketry.studies.grid import lay_out
+from ticketry.studies.largest import largest_matching
 from ticketry.studies.planfile import build_plan, read_plan
+from ticketry.studies.spec import SAME
+from ticketry.studies.wording import mask_name
 from ticketry.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +65,32 @@ def test_the_papers_tables_have_as_many_columns_as_their_heads() -> None:
     for row, known in numbers.items():
         assert (ROOT / "studies" / "paper" / f"{row}.yaml").exists()
         assert all(len(line) == len(known["head"]) for line in known["rows"]), row
+
+
+def test_the_papers_largest_sparsities_stand_beside_masks_that_a_plan_has() -> None:
+    numbers = read_yaml(ROOT / "results" / "paper.yaml")
+    for row, known in numbers.items():
+        if "largest" not in known:
+            continue
+        spec = read_plan(ROOT / "studies" / "embedded" / f"{row}.yaml")
+        there = {
+            f"{mask_name({'arm': arm.name, 'source': source, 'target': target})}, {target}"
+            for arm in spec.arms
+            for source in arm.sources
+            for target in ((source,) if arm.targets == (SAME,) else arm.targets)
+        }
+        assert set(known["largest"]) <= there, row
+
+
+def test_the_largest_are_of_curves_of_more_than_one_sparsity() -> None:
+    largest = {"matches_paper": 0.4, "matches_strict": None, "noninferior": 0.2}
+    curve = {"arm": "imp", "source": "a", "target": "a", "sparsities": [0.2, 0.4],
+             "means": [0.9, 0.8], "largest": largest}  # fmt: skip
+    one = {**curve, "target": "b", "sparsities": [0.4]}
+    unmeasured = {**curve, "means": [None, None]}
+    papers = {"X": {"largest": {"imp, a": "70%", "imp, a, b": "60%"}}}
+    found = largest_matching([{"study": "X", "curves": [curve, one, unmeasured]}], papers)
+    assert [line for line in found.splitlines() if line.startswith("| X")] == [
+        "| X | a | imp | 20%, 40% | 40% | – | 20% | 70% |"
+    ]
+    assert largest_matching([{"study": "X", "curves": [one]}], papers) == ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.files import write_bytes
+from ticketry.studies.largest import largest_matching
 from ticketry.studies.ledger import RECORDS_FILE
 from ticketry.studies.wording import page, table
 from ticketry.yamlfile import read_yaml
@@ -37,12 +38,12 @@ tunings where there is one mask) and over test examples.
 def book(results: Path) -> str:
     """Return the page of all studies under a folder, by scale and row."""
     numbers = read_yaml(results / PAPER_FILE) if (results / PAPER_FILE).exists() else {}
-    summaries = sorted(results.glob("*/*/summary.json"))
+    paths = sorted(results.glob("*/*/summary.json"))
+    summaries = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     parts = [_HEAD]
     if not summaries:
         parts.append("No study has been recorded yet.\n")
-    for path in summaries:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+    for path, summary in zip(paths, summaries, strict=True):
         parts.append(page(summary, level=2))
         parts.append(_origin(path.parent, summary))
         if (known := numbers.get(summary["study"])) is not None:
@@ -52,6 +53,7 @@ def book(results: Path) -> str:
         reading = path.with_name(READING_FILE)
         if reading.exists():
             parts.append(reading.read_text(encoding="utf-8").strip() + "\n")
+    parts.append(largest_matching(summaries, numbers))
     parts += _pretrained(sorted(results.glob(PRETRAINED)))
     return "\n".join(parts)
 

@@ -116,8 +116,7 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
     sparsities = sorted({s for curve in curves for s in curve["sparsities"]})
     rows = []
     for curve in curves:
-        elsewhere = curve["source"] not in (None, curve["target"])
-        row = [curve["target"], curve["arm"] + (f", {curve['source']}" if elsewhere else "")]
+        row = [curve["target"], mask_name(curve)]
         for sparsity in sparsities:
             row.append(
                 _against(
@@ -146,6 +145,12 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
     ]
     words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
     return _section("Score against sparsity", words, head, rows)
+
+
+def mask_name(curve: Mapping[str, Any]) -> str:
+    """Return how a curve's masks are called: the method, and where they were found if elsewhere."""
+    elsewhere = curve["source"] not in (None, curve["target"])
+    return curve["arm"] + (f", {curve['source']}" if elsewhere else "")
 
 
 def _own(summary: Mapping[str, Any]) -> list[Section]:
