@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ticketry.errors import ConfigError, DataError
 from ticketry.files import pretty_json
 from ticketry.metrics import METRICS
+from ticketry.models.dense import OUTPUT_STRIDE, STRIDES
 from ticketry.models.loading import BaseRef
 from ticketry.models.sources import CONFIG_FILE
 from ticketry.recipes import Recipe
@@ -57,7 +58,7 @@ class DensePrediction:
     Raises:
         ModelError: the base cannot be used.
         DataError: a split is empty, or an example is no image or not labelled as it should be.
-        ConfigError: the recipe asks for what is not done here.
+        ConfigError: the recipe asks for what is not done here, or images are too small.
     """
 
     def __init__(self, base: BaseRef, data: TaskData, recipe: Recipe) -> None:
@@ -77,7 +78,7 @@ class DensePrediction:
         self.metric = METRICS[data.metric]
         self.sizes = {name: _sizes(getattr(data, name), name) for name in SPLITS}
         first = self.sizes["train"][0]
-        self.side = recipe.image_size_px or max(first)
+        self.side = side_of(data.objective, recipe, first)
         self.processing = processing_of(base, self.side)
         self._splits = {name: self._tensors(name) for name in SPLITS}
 
@@ -136,6 +137,27 @@ class DensePrediction:
             "model.json": pretty_json(about),
             CONFIG_FILE: (self.base.path / CONFIG_FILE).read_bytes(),
         }
+
+
+def side_of(objective: str, recipe: Recipe, size: tuple[int, int]) -> int:
+    """Return the side of the images that a model reads, in pixels.
+
+    Args:
+        objective: detection or segmentation.
+        recipe: may state it.
+        size: height and width of the first image, whose longer side it is otherwise.
+
+    Raises:
+        ConfigError: it is below one pixel of the coarsest features.
+    """
+    side = recipe.image_size_px or max(size)
+    least = {"detection": STRIDES[-1], "segmentation": OUTPUT_STRIDE}[objective]
+    if side < least:
+        raise ConfigError(
+            f"images are read at {side} × {side} pixels, and {objective} reads features that "
+            f"stand for {least} × {least} pixels each; give --image-size {least} or more."
+        )
+    return side
 
 
 def _sizes(split: Split, name: str) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from ticketry.models.contrastive import features
 from ticketry.models.loading import BaseRef, base_model
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
+from ticketry.tasks.dense import side_of
 from ticketry.tasks.images import decode_image, processing_of
 
 FORWARDS = {"simclr": 6.0, "moco": 4.0}
@@ -31,13 +32,16 @@ def image_flops(base: BaseRef, backbone: nn.Module, data: TaskData, recipe: Reci
     Raises:
         ModelError: the base cannot do what the objective needs.
         DataError: the first example is no image.
+        ConfigError: images are too small for the objective.
     """
     height, width, _ = decode_image(data.train.texts[0]).shape
-    side = recipe.image_size_px or max(height, width)
-    dense = data.objective in ("detection", "segmentation")
-    processing = processing_of(base, side if dense else recipe.image_size_px)
+    side = recipe.image_size_px
+    model: Any = None
+    if data.objective in ("detection", "segmentation"):
+        side = side_of(data.objective, recipe, (height, width))
+        model = _dense(base, data, recipe, side).eval()
+    processing = processing_of(base, side)
     blank = torch.zeros(1, processing.channels, *processing.size)
-    model: Any = _dense(base, data, recipe, side).eval() if dense else None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if model is None:
             features(base_model(backbone), blank)
