@@ -269,9 +269,7 @@ def test_what_a_recipe_or_a_model_cannot_do(model: Path, boxes: TaskData, tmp_pa
         Detection(base, boxes, dataclasses.replace(RECIPE, augment="crop"))
     with pytest.raises(ConfigError, match="--batch-size is 1; detection needs 2 at least"):
         Detection(base, boxes, dataclasses.replace(RECIPE, batch_size=1))
-    with pytest.raises(
-        ConfigError, match=r"at 16 × 16 pixels, and detection .* --image-size 32 or"
-    ):
+    with pytest.raises(ConfigError, match=r"at 16 × 16 pixels, and .* --image-size 32 or"):
         Detection(base, boxes, dataclasses.replace(RECIPE, image_size_px=16))
     cifar = tiny_folder(tmp_path / "cifar")
     with pytest.raises(ModelError, match=r"features of strides 1, 2, 4, 8, none of 16, 32"):
