@@ -184,7 +184,12 @@ def _contrast(
         (grid.cells[key], grid.cells[other])
         for key in grid.cells
         if key.arm == contrast.a and key.control is None and key.sparsity == sparsity
-        if (other := CellKey(contrast.b, key.source, key.target, sparsity)) in grid.cells
+        # Masks of θ0 alone have no source: they stand against those of every one.
+        for other in (
+            CellKey(contrast.b, source, key.target, sparsity)
+            for source in dict.fromkeys((key.source, None))
+        )
+        if other in grid.cells
     ]
     for a, b in pairs:
         sign = get_metric(grid.scenes[a.key.target].data.metric).sign
