@@ -248,8 +248,8 @@ def manipulation_check(
     """Say whether masks differ more between the arms than between the seeds of one arm.
 
     Distances are 1 - overlap of kept sets. Between arms: of equal seeds, which share the data's
-    order; between seeds: within either arm. The arms differ where the smallest distance between
-    arms is above the largest within one.
+    order; between seeds: within either arm. The arms differ where the mean distance between arms is
+    above the mean within them; the extremes stand beside it.
     """
     table = next((t for t in near if math.isclose(t["sparsity"], sparsity)), None)
     if table is None:
