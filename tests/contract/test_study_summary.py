@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def spec(tiny_model: Path, reviews: Path) -> StudySpec:
             "half_budget": False,
             "targets": ["a"],
             "sparsities": [0.4, 0.6],
-            "arms": {"theta0": {"method": "one-shot", "from": "theta0"}},
+            "arms": {
+                "theta0": {"method": "one-shot", "from": "theta0"},
+                "own": {"method": "imp", "grid": [0.4, 0.6], "sources": ["a"], "targets": "same"},
+            },
+            "contrasts": {"question": {"a": "own", "b": "theta0", "margin": 0.9}},
             "controls": {"random-layerwise": {"of": "theta0"}},
         }
     )
@@ -62,9 +67,21 @@ def test_predictions_are_read_once_however_many_comparisons_take_them(
     monkeypatch.setattr(Ledger, "predictions", counted)
     summary = run_study(spec, StudyPlace(whole, workers=0)).summary
     compared = sum(len(cell["against"]) for cell in summary["cells"])
-    assert compared == 6  # two tickets with dense and a control each, two controls with dense
+    # Two masks of θ0 with dense and a control each, two controls and two of searches with dense.
+    assert compared == 8
     assert set(read) == {key for key, line in Ledger(whole).lines.items() if _is_fine_tuning(line)}
     assert set(read.values()) == {1}
+
+
+def test_a_contrast_with_masks_of_no_source_is_answered(spec: StudySpec, whole: Path) -> None:
+    summary = run_study(spec, StudyPlace(whole, workers=0)).summary
+    scores = {(c["arm"], c["sparsity"]): c["scores"] for c in summary["cells"] if not c["control"]}
+    for contrast in summary["contrasts"]:
+        pairs = zip(*(scores[arm, contrast["sparsity"]] for arm in ("own", "theta0")), strict=True)
+        gains = [statistics.fmean(a) - statistics.fmean(b) for a, b in pairs]
+        assert len(gains) == contrast["searches"] == 2
+        assert contrast["gains"] == pytest.approx(gains)
+    assert [contrast["sparsity"] for contrast in summary["contrasts"]] == [0.4, 0.6]
 
 
 def test_a_score_that_does_not_follow_from_its_predictions_is_told(
