@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketry.studies.wording import mask_name, say_sparsity, table
+from ticketry.studies.wording import mask_name, say_largest, say_sparsity, table
 
-_READINGS = ("matches_paper", "matches_strict", "noninferior")
 _HEAD = ["study", "task", "mask", "tested", "within 1 std", "≥ mean", "non-inferior", "the paper's"]
 _WORDS = """## Largest matching sparsities
 
@@ -39,14 +38,13 @@ def largest_matching(
             if len(tested) < 2 or all(mean is None for mean in curve["means"]):
                 continue
             mask = mask_name(curve)
-            largest = [curve["largest"][reading] for reading in _READINGS]
             rows.append(
                 [
                     summary["study"],
                     curve["target"],
                     mask,
                     ", ".join(say_sparsity(sparsity) for sparsity in tested),
-                    *("–" if found is None else say_sparsity(found) for found in largest),
+                    *say_largest(curve),
                     str(known.get(f"{mask}, {curve['target']}", "–")),
                 ]
             )

@@ -236,16 +236,14 @@ class _Summary:
         if target not in self.read:
             data = self.grid.scenes[target].data
             metric = get_metric(data.metric)
-            steps = [
-                step
+            keys = [
+                step.key
                 for cell in self.grid.cells.values()
                 if cell.key.target == target
                 for step in cell.steps
                 if step.key in self.ledger
             ]
-            truth, runs = metric.outputs.read(
-                data.test.labels, _Predictions(self.ledger, [step.key for step in steps])
-            )
+            truth, runs = metric.outputs.read(data.test.labels, _Predictions(self.ledger, keys))
             for key, run in runs.items():
                 (score,) = metric.outputs.scores(truth, run[None])
                 if abs(score - self._score(key)) > 1e-6:

@@ -129,12 +129,7 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
                     control=None,
                 )
             )
-        largest = curve["largest"]
-        row += [
-            "–" if largest[reading] is None else say_sparsity(largest[reading])
-            for reading in ("matches_paper", "matches_strict", "noninferior")
-        ]
-        rows.append(row)
+        rows.append([*row, *say_largest(curve)])
     head = [
         "task",
         "mask",
@@ -151,6 +146,14 @@ def mask_name(curve: Mapping[str, Any]) -> str:
     """Return how a curve's masks are called: the method, and where they were found if elsewhere."""
     elsewhere = curve["source"] not in (None, curve["target"])
     return curve["arm"] + (f", {curve['source']}" if elsewhere else "")
+
+
+def say_largest(curve: Mapping[str, Any]) -> list[str]:
+    """Return a curve's largest matching sparsities: within 1 std, ≥ mean, non-inferior."""
+    largest = (
+        curve["largest"][name] for name in ("matches_paper", "matches_strict", "noninferior")
+    )
+    return ["–" if found is None else say_sparsity(found) for found in largest]
 
 
 def _own(summary: Mapping[str, Any]) -> list[Section]:
