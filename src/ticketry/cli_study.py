@@ -37,7 +37,10 @@ def study(
     plan: flags.PlanOnly = False,
     nominal: Annotated[
         bool,
-        typer.Option(help="With --plan: price by the sizes the plan states; nothing is loaded."),
+        typer.Option(
+            help="With --plan: price by the sizes the plan states; nothing is loaded, and the time "
+            "is left out without --tflops."
+        ),
     ] = False,
     tflops: Annotated[
         float | None,

@@ -27,8 +27,9 @@ from ticketry.given import (
 )
 from ticketry.models.weights import base_part
 from ticketry.outcome import judge_run, keep_run, read_mask, write_model
+from ticketry.pace import Pace
 from ticketry.parallel import launched
-from ticketry.plan import Plan, StepPlan, estimate_seconds
+from ticketry.plan import Plan, StepPlan, weight
 from ticketry.pruning import Rule, check_rule
 from ticketry.report import require_report
 from ticketry.reproduce import find_command, verify_command
@@ -293,15 +294,9 @@ def price(plan: StepPlan, scene: Scene, place: Place) -> dict[str, Any]:
     """Say the plan and its cost before anything is spent."""
     store = place.outputs
     workers = workers_for(place, scene)
-    seconds = estimate_seconds(
-        [step for step in plan.steps if not store.has(step.key)],
-        flops_per_pass=scene.flops_per_pass,
-        threads=scene.context.threads,
-        workers=workers,
-        device=scene.context.device,
-        dtype=scene.recipe.dtype,
-        utilisation=scene.utilisation,
-    )
+    left = [weight(step) for step in plan.steps if not store.has(step.key)]
+    side_by_side = min(max(workers, 1), max(len(left), 1))
+    seconds = Pace().seconds(scene, sum(left) * scene.flops_per_pass, side_by_side)
     for line in plan.lines(store, seconds, workers):
         place.say(line)
     for note in scene.notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,6 @@ from ticketry.verification import Verification
 
 FORWARD_SHARE = 1.0 / 3.0
 """A forward pass costs a third of a forward and a backward pass (the backward pass is two)."""
-
-UTILISATION = 0.5
-"""Share of the plain matrix-product rate that a CPU training was measured to reach (MiniLM,
-48 tokens, one thread, float32 and bfloat16); only the estimate printed beforehand rests on it."""
-IMAGE_UTILISATION = 0.3
-"""Likewise of an image model: EfficientNet-Lite0 alone, with its depthwise convolutions, reached
-0.21, with FCOS over it 0.56, with DeepLabv3 0.34; two trainings side by side slow each other."""
 
 
 @dataclass(frozen=True)
@@ -177,53 +169,6 @@ def dense_equivalents(steps: Sequence[Step], dense_passes: int) -> float:
 def weight(step: Step) -> float:
     """Return a step's work in forward-and-backward passes."""
     return step.train_passes + step.calibration_passes + step.eval_passes * FORWARD_SHARE
-
-
-def estimate_seconds(
-    steps: Sequence[Step],
-    *,
-    flops_per_pass: float,
-    threads: int,
-    workers: int,
-    device: str,
-    dtype: str,
-    utilisation: float = UTILISATION,
-) -> float | None:
-    """Estimate how long steps take here, from a matrix product timed for a moment.
-
-    Args:
-        steps: the steps that are left.
-        flops_per_pass: forward and backward, for one example of average length.
-        threads: of one training.
-        workers: trainings side by side.
-        device: only ``cpu`` is estimated.
-        dtype: of the recipe.
-        utilisation: share of the matrix product's rate that a training is taken to reach.
-    Returns:
-        Seconds, or None where no estimate is made.
-    """
-    if device != "cpu":
-        return None
-    import torch
-
-    from ticketry.models.rounded import product
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        kind = getattr(torch, dtype)
-        a, b = torch.ones(1024, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)
-        product(a, b)
-        started, rounds = time.perf_counter(), 0
-        while time.perf_counter() - started < 0.15:
-            product(a, b)
-            rounds += 1
-        rate = rounds * 2 * 1024 * 384 * 1536 / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(before)
-    work = sum(weight(step) for step in steps)
-    side_by_side = min(max(workers, 1), max(len(steps), 1))
-    return work * flops_per_pass / (rate * utilisation) / side_by_side
 
 
 def say_seconds(seconds: float) -> str:

@@ -16,7 +16,6 @@ from ticketry.config import PRETRAINING, DataSpec, fingerprint
 from ticketry.core.pattern import Unit
 from ticketry.errors import ConfigError
 from ticketry.parallel import check_launch, launched
-from ticketry.plan import IMAGE_UTILISATION, UTILISATION
 from ticketry.recipes import Recipe
 from ticketry.search import Sizes, warm_head_step
 from ticketry.steps import Context, Step
@@ -104,11 +103,6 @@ class Scene:
         if self.image_flops is not None:
             return self.image_flops
         return 6.0 * self.prunable * sum(map(self._tokens, self.data.each))
-
-    @property
-    def utilisation(self) -> float:
-        """Share of a matrix product's rate that a training is taken to reach on a CPU."""
-        return UTILISATION if self.image_flops is None else IMAGE_UTILISATION
 
     def _tokens(self, data: TaskData) -> float:
         """About the tokens of an average example; a joint task's pass has one of each part."""

@@ -109,6 +109,18 @@ def test_every_fault_is_said_at_once() -> None:
         assert part in text, part
 
 
+def test_a_contrast_decided_by_overlap_is_of_masks_with_sources() -> None:
+    of = {"a": "imp", "margin": 0.01, "decide_by_overlap": True}
+    assert build_plan({**GOOD, "contrasts": {"q": {**of, "b": "late"}}}).contrasts[0].a == "imp"
+    (fault,) = faults(contrasts={"q": {**of, "b": "theta0"}})
+    assert fault == (
+        "contrast q: decide_by_overlap compares masks of one source, but those of theta0 have "
+        "none; leave it out."
+    )
+    (fault,) = faults(contrasts={"q": {**of, "b": "late", "decide_by_overlap": "yes"}})
+    assert "decide_by_overlap is 'yes'; expected true or false." in fault
+
+
 def test_unknown_tasks_and_recipes_show_the_nearest() -> None:
     (fault,) = faults(sources=["movis"])
     assert "movis" in fault

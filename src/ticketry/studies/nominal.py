@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ticketry.errors import ConfigError
-from ticketry.plan import UTILISATION
 from ticketry.recipes import Recipe
 from ticketry.search import Sizes
 from ticketry.steps import Context
@@ -54,11 +53,6 @@ class NominalScene:
     def flops_per_pass(self) -> float:
         """FLOPs of one forward and backward pass: six for each weight in scope and token."""
         return 6.0 * self.prunable * self.tokens
-
-    @property
-    def utilisation(self) -> float:
-        """Share of a matrix product's rate that a training is taken to reach on a CPU."""
-        return UTILISATION
 
 
 class NominalScenes:

@@ -265,7 +265,20 @@ class _Reader:
             if isinstance(margin, bool) or not isinstance(margin, int | float) or margin <= 0:
                 self.faults.append(f"{where}: margin is {margin!r}; expected a number above 0.")
                 continue
-            decides = value.get("decide_by_overlap", False) is True
+            decides = value.get("decide_by_overlap", False)
+            if not isinstance(decides, bool):
+                self.faults.append(
+                    f"{where}: decide_by_overlap is {decides!r}; expected true or false."
+                )
+                continue
+            if decides and (
+                alone := [side for side in sides if side in by_name and not by_name[side].sources]
+            ):
+                self.faults.append(
+                    f"{where}: decide_by_overlap compares masks of one source, but those of "
+                    f"{' and '.join(dict.fromkeys(alone))} have none; leave it out."
+                )
+                continue
             found.append(Contrast(str(key), sides[0], sides[1], float(margin), decides))
         return tuple(found)
 

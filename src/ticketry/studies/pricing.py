@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ticketry.errors import ConfigError
 from ticketry.metrics import say_sparsity
-from ticketry.plan import estimate_seconds, say_seconds
+from ticketry.pace import Pace, kind_of
+from ticketry.plan import say_seconds
 from ticketry.steps import Step
 from ticketry.studies.around import machine_of
 from ticketry.studies.cells import DENSE, Grid
@@ -32,7 +33,7 @@ def price_of(
     mean = sum(grid.work(step) for step in dense.values()) / max(len(dense), 1) or one
     workers = workers_of(grid, place)
     if place.flops_per_s is None:
-        seconds = _seconds(grid, ledger, steps, workers)
+        seconds = None if place.nominal else _seconds(grid, ledger, steps, workers)
     else:
         seconds = sum(grid.work(step) for step in steps) / place.flops_per_s
     trainings = [step for step in grid.steps if step.train_passes]
@@ -52,32 +53,32 @@ def price_of(
 
 
 def _seconds(grid: Grid, ledger: Ledger, steps: Sequence[Step], workers: int) -> float | None:
-    """Estimate how long the rest takes: by what was timed here so far, else by a matrix product."""
-    here = platform.node()
+    """Estimate how long the rest takes, kind by kind of training.
+
+    By what the kind's trainings took here so far, else by a few of its steps timed now.
+    """
+    here = machine_of(platform.node())
     timed = {
         line["key"]: seconds
         for line, seconds in ledger.seconds()
-        if line["environment"].get("machine") == machine_of(here) and seconds > 0
+        if line["environment"].get("machine") == here and seconds > 0
     }
-    known = [step for step in grid.steps if step.key in timed and step.train_passes]
-    if len(known) >= _SEEN_ENOUGH:
-        rate = sum(timed[step.key] for step in known) / sum(grid.work(step) for step in known)
-        return rate * sum(grid.work(step) for step in steps) / max(workers, 1)
-    utilisation = {scene.context_key: scene.utilisation for scene in grid.all_scenes}
-    total = 0.0
-    for key, context in grid.contexts.items():
-        part = [step for step in steps if step.context_key == key]
-        if not part:
+    kinds = {scene.context_key: kind_of(scene) for scene in grid.all_scenes}
+    scenes = {kind_of(scene): scene for scene in grid.all_scenes}
+    pace, total = Pace(), 0.0
+    for kind in dict.fromkeys(kinds[step.context_key] for step in steps):
+        left = [step for step in steps if kinds[step.context_key] == kind]
+        known = [
+            step
+            for step in grid.steps
+            if step.key in timed and step.train_passes and kinds[step.context_key] == kind
+        ]
+        work = sum(grid.work(step) for step in left)
+        if len(known) >= _SEEN_ENOUGH:
+            per_flop = sum(timed[step.key] for step in known) / sum(map(grid.work, known))
+            total += work * per_flop / max(workers, 1)
             continue
-        seconds = estimate_seconds(
-            part,
-            flops_per_pass=grid.flops[key],
-            threads=context.threads,
-            workers=workers,
-            device=context.device,
-            dtype=str(context.recipe["dtype"]),
-            utilisation=utilisation[key],
-        )
+        seconds = pace.seconds(scenes[kind], work, workers)
         if seconds is None:
             return None
         total += seconds

@@ -144,8 +144,12 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
 
 def mask_name(curve: Mapping[str, Any]) -> str:
     """Return how a curve's masks are called: the method, and where they were found if elsewhere."""
-    elsewhere = curve["source"] not in (None, curve["target"])
-    return curve["arm"] + (f", {curve['source']}" if elsewhere else "")
+    return found_on(curve["arm"], curve["source"] if curve["source"] != curve["target"] else None)
+
+
+def found_on(arm: str, source: str | None) -> str:
+    """Return how masks are called: the method and, where they are of one task, that task."""
+    return f"{arm}, {source}" if source else arm
 
 
 def say_largest(curve: Mapping[str, Any]) -> list[str]:
@@ -193,7 +197,7 @@ def _matrix(summary: Mapping[str, Any]) -> list[Section]:
                 place = {"arm": arm, "source": source, "sparsity": sparsity, "control": None}
                 rows.append(
                     [
-                        f"{arm}, {source}" if source else arm,
+                        found_on(arm, source),
                         *(_against(summary, "dense", target=t, **place) for t in targets),
                     ]
                 )
@@ -222,7 +226,7 @@ def _controls(summary: Mapping[str, Any]) -> list[Section]:
         rows.append(
             [
                 cell["control"],
-                f"{cell['arm']}, {cell['source']}" if cell["source"] else cell["arm"],
+                found_on(cell["arm"], cell["source"]),
                 cell["target"],
                 say_sparsity(cell["sparsity"]),
                 _number(target, ticket["mean"]),
@@ -242,7 +246,7 @@ def _universality(summary: Mapping[str, Any]) -> list[Section]:
         readings = row["readings"]
         rows.append(
             [
-                f"{row['arm']}, {row['source']}" if row["source"] else row["arm"],
+                found_on(row["arm"], row["source"]),
                 say_sparsity(row["sparsity"]),
                 ", ".join(row["tasks"]),
                 *(
@@ -264,7 +268,7 @@ def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
         groups: dict[tuple[str, str | None], list[int]] = {}
         for i, mask in enumerate(near["masks"]):
             groups.setdefault((mask["arm"], mask["source"]), []).append(i)
-        names = [f"{a}, {s}" if s else a for a, s in groups]
+        names = [found_on(*mask) for mask in groups]
         rows = []
         for name, ours in zip(names, groups.values(), strict=True):
             row = [name]
@@ -300,7 +304,7 @@ def _kernels(summary: Mapping[str, Any]) -> list[Section]:
         )
         rows.append(
             [
-                f"{arm}, {source}" if source else arm,
+                found_on(arm, source),
                 say_sparsity(sparsity),
                 str(len(masks)),
                 f"{100 * zero:.2f}%",
