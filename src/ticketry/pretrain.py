@@ -28,7 +28,8 @@ from ticketry.files import (
 )
 from ticketry.jobs import Place, workers_for
 from ticketry.options import OPTIONS, RECIPE_OPTIONS, build_recipe, check_types
-from ticketry.plan import FORWARD_SHARE, say_seconds
+from ticketry.pace import Pace
+from ticketry.plan import say_seconds, weight
 from ticketry.recipes import Recipe, check_recipe
 from ticketry.runs import RUN_FILE, TIMES_FILE, check_run, open_run
 from ticketry.scene import Scene, prepare
@@ -160,8 +161,9 @@ def run_pretrain(spec: PretrainSpec, place: Place) -> Mapping[str, Any]:
     step = _step(spec, scene)
     store = dataclasses.replace(place, out=work, store=None).outputs
     with tempfile.TemporaryDirectory() as folder:
-        context = _with_init(scene.context, Path(folder), init)
-        seconds = None if store.has(step.key) else _measured(context, scene, step)
+        begun = dataclasses.replace(scene, context=_with_init(scene.context, Path(folder), init))
+        work_left = 0.0 if store.has(step.key) else weight(step) * scene.flops_per_pass
+        seconds = Pace().seconds(begun, work_left, 1)
     priced = {
         "title": _title(spec, scene),
         "steps": step.train_passes // scene.recipe.batch_size,
@@ -239,33 +241,6 @@ def _step(spec: PretrainSpec, scene: Scene) -> Step:
         train_passes=sizes.passes(scene.recipe),
         eval_passes=sizes.validation + sizes.test,
     )
-
-
-def _measured(context: Context, scene: Scene, step: Step) -> float:
-    """Return about how many seconds a training takes here, from two of its own steps."""
-    import torch
-
-    from ticketry.models.loading import resolve
-    from ticketry.tasks.objectives import workload_for
-    from ticketry.tasks.workload import precision
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(context.threads)
-    try:
-        workload = workload_for(resolve(context.base_name), scene.data, scene.recipe)
-        model = workload.build(0, context.device).train()
-        batches = workload.batches(0, scene.recipe)
-        taken = []
-        for number in range(min(2, len(batches))):  # the first one also warms up
-            started = time.perf_counter()
-            batch = {name: tensor.to(context.device) for name, tensor in batches[number].items()}
-            with precision(torch.device(context.device), scene.recipe.dtype):
-                loss = workload.loss(model, batch)
-            loss.backward()
-            taken.append((time.perf_counter() - started) / workload.count(batch)[0])
-    finally:
-        torch.set_num_threads(before)
-    return min(taken) * (step.train_passes + FORWARD_SHARE * step.eval_passes)
 
 
 def _untrained(context: Context, scene: Scene) -> float:
