@@ -263,7 +263,9 @@ def test_masks_that_cannot_be(model: Path) -> None:
     assert torch.isfinite(work.loss(work.build(0).train(), work.batches(0)[0]))
 
 
-def test_what_a_recipe_or_a_model_cannot_do(model: Path, boxes: TaskData, tmp_path: Path) -> None:
+def test_what_a_recipe_or_a_model_cannot_do(
+    model: Path, boxes: TaskData, masks: TaskData, tmp_path: Path
+) -> None:
     base = resolve(str(model))
     with pytest.raises(ConfigError, match="--augment crop is for image classification"):
         Detection(base, boxes, dataclasses.replace(RECIPE, augment="crop"))
@@ -271,6 +273,10 @@ def test_what_a_recipe_or_a_model_cannot_do(model: Path, boxes: TaskData, tmp_pa
         Detection(base, boxes, dataclasses.replace(RECIPE, batch_size=1))
     with pytest.raises(ConfigError, match=r"at 16 × 16 pixels, and .* --image-size 32 or"):
         Detection(base, boxes, dataclasses.replace(RECIPE, image_size_px=16))
+    with pytest.raises(
+        ConfigError, match=r"at 8 × 8 pixels, and segmentation .* --image-size 16 or"
+    ):
+        Segmentation(base, masks, dataclasses.replace(RECIPE, image_size_px=8))
     cifar = tiny_folder(tmp_path / "cifar")
     with pytest.raises(ModelError, match=r"features of strides 1, 2, 4, 8, none of 16, 32"):
         Detection(resolve(str(cifar)), boxes, RECIPE)

@@ -148,14 +148,17 @@ def side_of(objective: str, recipe: Recipe, size: tuple[int, int]) -> int:
         size: height and width of the first image, whose longer side it is otherwise.
 
     Raises:
-        ConfigError: it is below one pixel of the coarsest features.
+        ConfigError: a detector's coarsest features would be none, or a segmenter's a single one,
+            which gives all pixels the same class.
     """
     side = recipe.image_size_px or max(size)
-    least = {"detection": STRIDES[-1], "segmentation": OUTPUT_STRIDE}[objective]
+    stride, count = {"detection": (STRIDES[-1], 1), "segmentation": (OUTPUT_STRIDE, 2)}[objective]
+    least = stride * count
     if side < least:
         raise ConfigError(
             f"images are read at {side} × {side} pixels, and {objective} reads features that "
-            f"stand for {least} × {least} pixels each; give --image-size {least} or more."
+            f"stand for {stride} × {stride} pixels each, at least {count} a side; give "
+            f"--image-size {least} or more."
         )
     return side
 
