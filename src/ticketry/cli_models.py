@@ -31,6 +31,13 @@ def convert(
         int | None, typer.Option(help="Pixels that the model asks for; default: 224 or its own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides weights that are new: a CIFAR stem.")] = 0,
+    pixels: Annotated[
+        str | None,
+        typer.Option(
+            help="What it was trained on: imagenet (less ImageNet's mean, by its deviation), half "
+            "(-1 to 1) or raw (0 to 1, as simCLR); default: what the layout says."
+        ),
+    ] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Turn a released image checkpoint into a model folder (supervised, simCLR, MoCo, DINO, …)."""
@@ -38,7 +45,7 @@ def convert(
     from ticketry.models.readers import read_checkpoint
     from ticketry.models.readers.convert import write_folder
 
-    found = convert_tensors(read_checkpoint(checkpoint), architecture, seed=seed)
+    found = convert_tensors(read_checkpoint(checkpoint), architecture, seed=seed, pixels=pixels)
     write_folder(out, found, architecture, checkpoint, image_size)
     if as_json:
         print_json(
@@ -49,12 +56,23 @@ def convert(
                 "left_over": list(found.left_over),
                 "new": list(found.new),
                 "classes": found.classes,
+                "pixels": found.pixels,
+                "projection": found.objective or None,
+                "notes": list(found.notes),
             }
         )
         return
     echo(f"{checkpoint.name}: read as {found.layout}, {len(found.state)} tensors of {architecture}")
     if found.classes:
         echo(f"with its classifier of {found.classes:,} classes")
+    if found.projection:
+        echo(f"with its projection head, from which {found.objective}/… goes on")
+    told = "as you say" if pixels else "as the layout says"
+    if not pixels and found.classes and found.pixels == "imagenet":
+        told += "; of simCLR's, which have torchvision's names, say --pixels raw"
+    echo(f"pixels: {found.pixels}, {told}")
+    for note in found.notes:
+        echo(f"note: {note}")
     for what, names in (("left over", found.left_over), ("new, drawn from the seed", found.new)):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

@@ -85,7 +85,9 @@ class Recipe:
             "linear": " decayed linearly to 0",
             "cosine": " decayed to 0 along a cosine",
             "constant": ", constant",
-            "steps": f", ×0.1 at {', '.join(f'{share:.0%}' for share in self.drops)}",
+            "steps": f", ×0.1 at {', '.join(f'{share:.0%}' for share in self.drops)}"
+            if self.drops
+            else ", constant",
         }[self.schedule]
         size = f"≤ {self.max_length_tokens} tokens"
         if self.image_size_px is not None:

@@ -17,7 +17,14 @@ from little_images import voc_folder
 from ticketry import api
 from ticketry.errors import ConfigError, DataError, InputError, ModelError
 from ticketry.metrics.maps import VOID, decode_map, encode_map
-from ticketry.models.dense import DETECTORS, levels, load_dense
+from ticketry.models.dense import (
+    DETECTORS,
+    STRIDES,
+    build_detector,
+    levels,
+    load_dense,
+    load_trunk,
+)
 from ticketry.models.loading import (
     base_sha256,
     canonical_tensors,
@@ -99,6 +106,25 @@ def test_a_detector_holds_the_whole_base(detector: str, model: Path, boxes: Task
         assert all(0 <= found[0] < 10 and 0 <= found[1] <= 1 for found in image)
 
 
+@pytest.mark.parametrize(
+    ("detector", "side", "sizes"),
+    [
+        ("retinanet", 96, [16, 32, 64]),
+        ("faster-rcnn", 96, [16, 32, 64]),
+        ("retinanet", 416, [69, 139, 277]),
+        ("fcos", 96, [4, 8, 16]),
+        ("fcos", 416, [4, 8, 16]),
+    ],
+)
+def test_anchors_grow_with_the_image(
+    detector: str, side: int, sizes: list[int], model: Path
+) -> None:
+    trunk = load_trunk(resolve(str(model)), STRIDES)
+    net: Any = build_detector(trunk, detector, 3, side, 20, 0)
+    anchors = net.rpn.anchor_generator if detector == "faster-rcnn" else net.anchor_generator
+    assert [size for level in anchors.sizes for size in level] == sizes
+
+
 def test_a_trained_detector_finds_more(model: Path, boxes: TaskData) -> None:
     work = Detection(resolve(str(model)), boxes, RECIPE)
     torch.manual_seed(0)
@@ -176,6 +202,22 @@ def test_a_saved_model_is_loaded_whole(
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(ModelError, match="is no detector or segmenter of ticketry"):
         load_dense(tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["detection", "segmentation"])
+def test_an_evaluation_keeps_no_graph(
+    objective: str, model: Path, boxes: TaskData, masks: TaskData
+) -> None:
+    base = resolve(str(model))
+    work = Detection(base, boxes, RECIPE) if objective == "detection" else Segmentation(
+        base, masks, RECIPE
+    )  # fmt: skip
+    net, seen = work.build(0), []
+    net.register_forward_pre_hook(lambda *_: seen.append(torch.is_grad_enabled()))
+    work.evaluate(net, "test")
+    assert seen
+    assert not any(seen)
+    assert torch.is_grad_enabled()
 
 
 def test_levels_are_measured(model: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ticketry import cli
 from ticketry.errors import ModelError
+from ticketry.models.contrastive import own_projection, projection_head, put_projection_
 from ticketry.models.loading import canonical_tensors, load_backbone, resolve
 from ticketry.models.readers import convert, read_checkpoint, recognise
 from ticketry.models.readers.convert import write_folder
@@ -134,6 +135,18 @@ LAYOUTS: dict[str, tuple[str, Callable[[State], Any], int, list[str]]] = {
         0,
         ["head.mlp.0.weight"],
     ),
+    "dino, the student taken out": (
+        "DINO (student)",
+        lambda s: {**body(s, "module.backbone."), "module.head.mlp.0.weight": EXTRA},
+        0,
+        ["module.head.mlp.0.weight"],
+    ),
+    "a model that holds its backbone": (
+        "backbone alone",
+        lambda s: {"state_dict": body(s, "model.backbone.")},
+        0,
+        [],
+    ),
     "swav": (
         "SwAV",
         lambda s: {
@@ -231,6 +244,100 @@ def test_the_command_writes_a_model_and_lists_what_was_left(
     assert "moco.pth.tar: read as MoCo v1/v2, 120 tensors of resnet18" in done.out
     assert "left over: module.queue" in done.out
     assert run("inspect", tmp_path / "model").code == 0
+
+
+def head_of(objective: str) -> State:
+    """A projection head over a ResNet-18's features, by lightly's names."""
+    with torch.device("meta"):
+        own = projection_head(objective, 512).state_dict()
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: torch.rand(t.shape, generator=generator) if t.is_floating_point() else torch.tensor(5)
+        for name, t in own.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"), [("moco", "moco"), ("moco", "lightly"), ("simclr", "lightly")]
+)
+def test_a_projection_head_goes_along(
+    objective: str, name: str, resnet: State, tmp_path: Path, run: Any
+) -> None:
+    head = head_of(objective)
+    if name == "moco":
+        under = "module.encoder_q.fc."
+        content = {**body(resnet, "module.encoder_q."), "module.queue": EXTRA}
+    else:
+        under = "projection_head.layers."
+        content = body(resnet, "backbone.")
+    named = {under + n.removeprefix("layers."): t for n, t in head.items()}
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"state_dict": {**content, **named}}, path)
+    done = run("convert", path, "--architecture", "resnet18", "--out", tmp_path / "model")
+    assert done.code == 0, done.err
+    assert f"with its projection head, from which {objective}/… goes on" in done.out
+    assert ("left over: module.queue" in done.out) == (name == "moco")
+    assert under not in done.out
+    base = resolve(str(tmp_path / "model"))
+    kept = own_projection(base, objective)
+    weights_of_it = {n for n in head if not n.endswith("_tracked")}
+    assert set(kept) == set(head)
+    assert all(torch.equal(kept[n], head[n]) for n in weights_of_it)
+    put_projection_(projection_head(objective, 512), kept, base)
+    assert own_projection(base, "simclr" if objective == "moco" else "moco") == {}
+
+
+def test_a_projection_head_of_other_sizes_is_left_over(resnet: State) -> None:
+    content = body(resnet, "module.encoder_q.")
+    v1 = {"module.encoder_q.fc.weight": torch.rand(128, 512), "module.encoder_q.fc.bias": EXTRA}
+    wide = {f"module.encoder_q.fc.{n.removeprefix('layers.')}": torch.rand(3, *t.shape)
+            for n, t in head_of("moco").items()}  # fmt: skip
+    for extra in (v1, wide):
+        found = convert({**content, **extra}, "resnet18")
+        assert (dict(found.projection), found.objective) == ({}, "")
+        assert set(found.left_over) == set(extra)
+
+
+def test_pixels_are_said_where_keys_cannot_tell(resnet: State, tmp_path: Path, run: Any) -> None:
+    path = tmp_path / "simclr.pth"
+    torch.save(
+        {"state_dict": resnet}, path
+    )  # converted simCLR: torchvision's names, its classifier
+    command = ("convert", path, "--architecture", "resnet18", "--out", tmp_path / "model")
+    said = run(*command).out
+    assert (
+        "pixels: imagenet, as the layout says; of simCLR's, which have torchvision's names" in said
+    )
+    assert "pixels: raw, as you say" in run(*command, "--pixels", "raw").out
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["pretrained_cfg"]["mean"] == [0.0, 0.0, 0.0]
+    assert config["pretrained_cfg"]["std"] == [1.0, 1.0, 1.0]
+    wrong = run(*command, "--pixels", "imagnet")
+    assert wrong.code == 2
+    assert "imagenet" in wrong.err
+
+
+def test_a_stem_that_was_padded_otherwise_is_said(tmp_path: Path) -> None:
+    small = body(weights("resnet18_cifar"), "backbone.")
+    found = convert({**small, "projector.0.weight": EXTRA}, "resnet18_cifar")
+    assert found.new == ()
+    assert "solo-learn pads its 3 × 3 stem by 2 pixels, resnet18_cifar by 1" in found.notes[0]
+    assert convert(small, "resnet18_cifar").notes == ()
+
+
+def test_a_file_saved_on_a_gpu_is_read_without_one(
+    resnet: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gpu.pt"
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(resnet, path)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path, weights_only=True)
+    found = read_checkpoint(path)
+    assert {t.device.type for t in found.values()} == {"cpu"}
+    assert torch.equal(found["conv1.weight"], resnet["conv1.weight"])
 
 
 class Evil:

@@ -58,6 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("resnet50", "encoder", 52, 23_445_504),
         ("resnet18", "encoder", 19, 11_157_504),
         ("resnet50_cifar", "encoder", 52, 23_445_504),
+        ("resnet152_cifar", "encoder", 154, 57_982_976),
         ("resnet50d", "encoder", 52, 23_445_504),
         ("tf_efficientnet_lite0", "encoder", 48, 3_328_128),
         ("tf_efficientnet_lite0", "no-depthwise", 32, 3_146_112),

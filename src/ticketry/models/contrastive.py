@@ -251,9 +251,9 @@ def own_projection(base: BaseRef, objective: str) -> dict[str, Tensor]:
         ) from error
 
 
-def save_projection(head: nn.Module, objective: str) -> bytes:
-    """Return a projection head as :func:`own_projection` reads it."""
-    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+def save_projection(head: Mapping[str, Tensor], objective: str) -> bytes:
+    """Return a projection head's tensors as :func:`own_projection` reads them."""
+    tensors = {name: tensor.contiguous() for name, tensor in head.items()}
     return safetensors.torch.save(tensors, {"objective": objective})
 
 

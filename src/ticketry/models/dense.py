@@ -138,24 +138,32 @@ class Pyramid(nn.Module):
         return found
 
 
-def _anchors(ratios: tuple[float, ...], scale: float) -> Any:
+_FINEST = 1 / 6
+"""Side of the finest level's anchors as a share of the image's; each coarser level doubles it.
+
+Published detectors have five levels, whose anchors end at most of the image; over three levels they
+must be spread likewise. 16, 32 and 64 pixels in images of 96.
+"""
+
+
+def _anchors(ratios: tuple[float, ...], finest: float) -> Any:
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    return AnchorGenerator(
-        tuple((round(scale * stride),) for stride in STRIDES), (ratios,) * len(STRIDES)
-    )
+    sizes = tuple((round(finest * 2**level),) for level in range(len(STRIDES)))
+    return AnchorGenerator(sizes, (ratios,) * len(STRIDES))
 
 
 def _fcos(pyramid: Pyramid, classes: int, options: Mapping[str, Any]) -> nn.Module:
     from torchvision.models.detection import FCOS
 
-    return FCOS(pyramid, classes, anchor_generator=_anchors((1.0,), 0.5), **options)
+    return FCOS(pyramid, classes, anchor_generator=_anchors((1.0,), 0.5 * STRIDES[0]), **options)
 
 
 def _retinanet(pyramid: Pyramid, classes: int, options: Mapping[str, Any]) -> nn.Module:
     from torchvision.models.detection import RetinaNet
 
-    return RetinaNet(pyramid, classes, anchor_generator=_anchors((0.5, 1.0, 2.0), 2.0), **options)
+    anchors = _anchors((0.5, 1.0, 2.0), _FINEST * options["min_size"])
+    return RetinaNet(pyramid, classes, anchor_generator=anchors, **options)
 
 
 def _faster_rcnn(pyramid: Pyramid, classes: int, options: Mapping[str, Any]) -> nn.Module:
@@ -167,7 +175,7 @@ def _faster_rcnn(pyramid: Pyramid, classes: int, options: Mapping[str, Any]) -> 
     return FasterRCNN(
         pyramid,
         classes,
-        rpn_anchor_generator=_anchors((0.5, 1.0, 2.0), 2.0),
+        rpn_anchor_generator=_anchors((0.5, 1.0, 2.0), _FINEST * options["min_size"]),
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], output_size=7, sampling_ratio=2),
         **renamed,
     )

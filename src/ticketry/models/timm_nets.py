@@ -14,7 +14,14 @@ from torch import nn
 
 from ticketry.errors import ModelError
 
-_LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+_LAYERS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+_BASIC = ("resnet18", "resnet34")
 _SMALL = (16, 32, 64, 128)
 CIFAR = tuple(f"{name}_cifar" for name in _LAYERS)
 SMALL = "resnet18_cifar_w16"
@@ -83,7 +90,7 @@ def _maker(name: str) -> Any:
         from timm.models.resnet import BasicBlock, Bottleneck, _create_resnet
 
         known = name.removesuffix("_w16").removesuffix("_cifar")
-        block = Bottleneck if known == "resnet50" else BasicBlock
+        block = BasicBlock if known in _BASIC else Bottleneck
         chosen: dict[str, Any] = {"block": block, "layers": _LAYERS[known]}
         if name == SMALL:
             chosen["channels"] = _SMALL

@@ -257,7 +257,9 @@ class ContrastiveLearning:
             }
         if (source := self.base.path / PROCESSOR_FILE).is_file():
             files[PROCESSOR_FILE] = source.read_bytes()
-        files[PROJECTION_FILE] = save_projection(model.encoder.head, self.data.objective)
+        files[PROJECTION_FILE] = save_projection(
+            model.encoder.head.state_dict(), self.data.objective
+        )
         return files
 
 

@@ -111,9 +111,11 @@ class DensePrediction:
         """Return a batch's images, twice: all are of one size."""
         return len(batch["pixel_values"]), len(batch["pixel_values"])
 
-    @torch.no_grad()
     def _read(self, model: nn.Module, split: SplitName) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, images) of a split, with the model in eval mode meanwhile."""
+        """Yield (first row, images) of a split, with the model in eval mode meanwhile.
+
+        Whoever reads them turns gradients off: what is set in here does not hold out there.
+        """
         images = self._splits[split]["pixel_values"]
         device = next(model.parameters()).device
         training = model.training

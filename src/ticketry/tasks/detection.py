@@ -69,6 +69,7 @@ class Detection(DensePrediction):
         losses = model(list(batch["pixel_values"]), targets)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
+    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
         """Find boxes in a split, in the recipe's precision.
 

@@ -53,6 +53,7 @@ class Segmentation(DensePrediction):
         logits = model(batch["pixel_values"]).float()
         return cross_entropy(logits, batch["classes"].long(), ignore_index=VOID)
 
+    @torch.no_grad()
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
         """Give each pixel of a split a class, in the recipe's precision.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ticketry.errors import ModelError
+from ticketry.errors import ModelError, unknown_name
 from ticketry.files import pretty_json, replace_folder, sha256_file
+from ticketry.models.contrastive import (
+    PROJECTED,
+    need_lightly,
+    projection_head,
+    save_projection,
+)
 from ticketry.models.readers.layouts import PIXELS, READERS, WRAPPERS, Reader, recognise
+from ticketry.models.sources import PROJECTION_FILE
 from ticketry.models.timm_nets import create, need_timm
 
 RECORD = "conversion.json"
@@ -31,7 +38,10 @@ class Conversion:
         new: names of the model's tensors that the file lacks in this shape, drawn anew: a CIFAR
             stem.
         classes: outputs of the classifier that came along; 0: none did.
-        pixels: as the layout says.
+        pixels: a key of :data:`~ticketry.models.readers.layouts.PIXELS`.
+        projection: the projection head by lightly's names; empty: none that fits came along.
+        objective: which it belongs to, ``simclr`` or ``moco``; empty: none.
+        notes: what differs from the model that was pre-trained.
     """
 
     layout: str
@@ -40,6 +50,9 @@ class Conversion:
     new: tuple[str, ...]
     classes: int
     pixels: str
+    projection: Mapping[str, Tensor] = field(default_factory=dict)
+    objective: str = ""
+    notes: tuple[str, ...] = ()
 
     def config(self, architecture: str, image_size: int | None = None) -> dict[str, Any]:
         """Return the ``config.json`` of timm's own layout.
@@ -87,27 +100,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     ) as error:  # torch raises its unpickler's own, and RuntimeError for bad archives
         raise ModelError(
             f"{path.name} holds other objects than tensors, or is no checkpoint ({_line(error)}). "
-            "They could run code, so it was not opened. If you trust it, take the tensors out:\n"
+            "They could run code, so it was not opened. If you trust it, take the tensors out, "
+            "which lie under 'state_dict', 'model' or (DINO) 'teacher':\n"
             "  python -c \"import torch; d = torch.load('FILE', weights_only=False, "
-            "map_location='cpu'); torch.save(d['state_dict'], 'tensors.pt')\""
+            "map_location='cpu'); print(d.keys()); torch.save(d['state_dict'], 'tensors.pt')\""
         ) from error
     if not isinstance(found, Mapping):
         raise ModelError(f"{path.name} holds a {type(found).__name__}; expected tensors by name.")
     return dict(found)
 
 
-def convert(checkpoint: Mapping[str, Any], architecture: str, *, seed: int = 0) -> Conversion:
+def convert(
+    checkpoint: Mapping[str, Any], architecture: str, *, seed: int = 0, pixels: str | None = None
+) -> Conversion:
     """Turn a checkpoint's tensors into an architecture's, by timm's names.
 
     Args:
         checkpoint: from :func:`read_checkpoint`.
         architecture: timm's name, or one of :mod:`ticketry.models.timm_nets`.
         seed: decides what is new: a CIFAR stem, which no released checkpoint has.
+        pixels: what the model was trained on, a key of
+            :data:`~ticketry.models.readers.layouts.PIXELS`; None: what the layout says. simCLR's
+            converted ResNets have torchvision's very names, and were trained on raw pixels.
 
     Raises:
         ModelError: timm is not installed or does not know the architecture, the layout is not
             known, or tensors of the model are missing or of another shape.
+        UnknownNameError: no such ``pixels``.
     """
+    if pixels is not None and pixels not in PIXELS:
+        raise unknown_name("--pixels", pixels, PIXELS)
     need_timm()
     bare = create(architecture, 0)
     expected = {**bare.state_dict()}
@@ -128,8 +150,24 @@ def convert(checkpoint: Mapping[str, Any], architecture: str, *, seed: int = 0) 
         expected = dict(bare.state_dict())
     state, new = _fitted(bare, expected, found, seed, reader)
     left += [key for key in tensors if (name := reader.rename(key)) and name not in expected]
+    projection, objective = _projection(tensors, reader, bare.num_features)
+    kept = {key for key in tensors if reader.projection(key) in projection}
+    notes: list[str] = []
+    if reader.name.startswith("solo-learn") and hasattr(bare, "fresh_stem") and not new:
+        notes.append(
+            f"solo-learn pads its 3 × 3 stem by 2 pixels, {architecture} by 1: what it sees at an "
+            "image's border differs from what was pre-trained"
+        )
     return Conversion(
-        reader.name, state, tuple(sorted(set(left))), tuple(new), classes, reader.pixels
+        reader.name,
+        state,
+        tuple(sorted(set(left) - kept)),
+        tuple(new),
+        classes,
+        pixels or reader.pixels,
+        projection,
+        objective,
+        tuple(notes),
     )
 
 
@@ -148,15 +186,39 @@ def write_folder(
         "architecture": architecture,
         "left_over": list(conversion.left_over),
         "new": list(conversion.new),
+        "pixels": conversion.pixels,
+        "projection": conversion.objective or None,
+        "notes": list(conversion.notes),
     }
-    replace_folder(
-        out,
-        {
-            "model.safetensors": safetensors.torch.save(dict(conversion.state)),
-            "config.json": pretty_json(conversion.config(architecture, image_size)),
-            RECORD: pretty_json(record),
-        },
-    )
+    files = {
+        "model.safetensors": safetensors.torch.save(dict(conversion.state)),
+        "config.json": pretty_json(conversion.config(architecture, image_size)),
+        RECORD: pretty_json(record),
+    }
+    if conversion.projection:
+        files[PROJECTION_FILE] = save_projection(conversion.projection, conversion.objective)
+    replace_folder(out, files)
+
+
+def _projection(
+    tensors: Mapping[str, Tensor], reader: Reader, features: int
+) -> tuple[dict[str, Tensor], str]:
+    """Return the projection head and its objective; nothing where none fits or lightly lacks."""
+    found = {name: t for key, t in tensors.items() if (name := reader.projection(key))}
+    if not found:
+        return {}, ""
+    try:
+        need_lightly()
+    except ModelError:
+        return {}, ""
+    shapes = {name: t.shape for name, t in found.items() if not name.endswith("_tracked")}
+    for objective in PROJECTED:
+        with torch.device("meta"):
+            own = projection_head(objective, features).state_dict()
+        if shapes == {name: t.shape for name, t in own.items() if not name.endswith("_tracked")}:
+            counts = {name: torch.zeros((), dtype=torch.long) for name in set(own) - set(shapes)}
+            return {**counts, **{n: t.detach().clone() for n, t in found.items()}}, objective
+    return {}, ""
 
 
 def _tensors(checkpoint: Mapping[str, Any]) -> tuple[str | None, dict[str, Tensor]]:

@@ -27,6 +27,8 @@ class Reader:
         rename: a key -> timm's name, or None for what is left over.
         inside: keys of nested dictionaries that hold the tensors, tried one after the other.
         pixels: what the model was trained on, a key of :data:`PIXELS`.
+        projection: a key -> its name in lightly's projection head, or None for all else. The head
+            is kept where it fits that of simCLR or MoCo, so that these objectives go on from it.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Reader:
     rename: Rename
     inside: tuple[str, ...] = ()
     pixels: str = "imagenet"
+    projection: Rename = lambda key: None
 
 
 PIXELS = {
@@ -132,20 +135,34 @@ def _efficientnet(key: str) -> str | None:
     return f"blocks.{stage}.{index}.{names[layer]}.{rest}" if layer in names else None
 
 
+def _layers(under: str) -> Rename:
+    """Return the naming of a head's layers, numbered under a prefix, by lightly's."""
+
+    def rename(key: str) -> str | None:
+        rest = key.removeprefix(under)
+        return f"layers.{rest}" if key.startswith(under) and rest[:1].isdecimal() else None
+
+    return rename
+
+
 _DINO = ("teacher", "student")
 
 READERS: tuple[Reader, ...] = (
-    Reader("MoCo v1/v2", ("module.encoder_q.*",), _under("module.encoder_q.")),
+    Reader("MoCo v1/v2", ("module.encoder_q.*",), _under("module.encoder_q."),
+           projection=_layers("module.encoder_q.fc.")),
     Reader("MoCo v3", ("module.base_encoder.*",), _under("module.base_encoder.")),
     Reader("simCLRv2", ("net.0.0.weight", "net.*.blocks.*"), _simclr2, ("resnet",), "raw"),
     Reader("EfficientNet-PyTorch", ("_conv_stem.weight", "_blocks.*"), _efficientnet, (), "half"),
-    Reader("lightly", ("backbone.*", "projection_head.*"), _under("backbone.")),
+    Reader("lightly", ("backbone.*", "projection_head.*"), _under("backbone."),
+           projection=_layers("projection_head.layers.")),
     Reader("Lightning Bolts", ("encoder.*", "projection.*"), _under("encoder.")),
     Reader("solo-learn", ("backbone.*", "projector.*"), _under("backbone.")),
     Reader("solo-learn (old)", ("encoder.*", "projector.*"), _under("encoder.")),
     Reader("DINO (training)", ("module.backbone.*",), _under("module.backbone."), _DINO),
     Reader("DINO (training)", ("backbone.*", "head.*"), _under("backbone."), _DINO),
-    Reader("backbone alone", ("backbone.*",), _under("backbone.", "model.backbone.")),
+    Reader("DINO (student)", ("module.backbone.*",), _under("module.backbone.")),
+    Reader("backbone alone", ("backbone.*",), _under("backbone.")),
+    Reader("backbone alone", ("model.backbone.*",), _under("model.backbone.")),
     Reader(
         "SwAV",
         ("module.conv1.weight", "module.prototypes*"),
