@@ -75,9 +75,22 @@ def test_vocs_lists_and_years(voc: Path, tmp_path: Path) -> None:
     voc.rename(kit / "VOC2007")
     assert load(tmp_path).sha256 == load(kit).sha256 == whole.sha256
     voc_folder(kit / "VOC2012", 4)
-    assert "holds several years of VOC (VOC2007, VOC2012); name one" in refused(kit)
     data = load(kit / "VOC2007", test_data=str(kit / "VOC2012"))
     assert len(data.test) == 4
+
+
+def test_several_years_of_boxes_are_one_set(voc: Path, tmp_path: Path) -> None:
+    kit = tmp_path / "VOCdevkit"
+    kit.mkdir()
+    voc.rename(kit / "VOC2007")
+    later = voc_folder(kit / "VOC2012")
+    (later / "ImageSets" / "Main" / "test.txt").unlink()  # 2012's were never published
+    data = load(kit)
+    assert len(data.test) == 4, "2007's"
+    assert sum(sizes(data)) == 2 * (20 + 6) + 4
+    assert "holds several years of VOC (VOC2007, VOC2012); name one" in refused(
+        kit, objective="segmentation"
+    )
 
 
 def test_a_split_without_labels_is_left_alone(voc: Path) -> None:

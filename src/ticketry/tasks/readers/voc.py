@@ -27,22 +27,41 @@ NAMES = (
 _MOST_BYTES = 1 << 20
 
 
-def _root(folder: Path, labels: str) -> Path | None:
-    """Return the folder that holds pictures and labels: this, or the only one of its year."""
+Named = tuple[Path, str]
+"""A year's folder, and the name of a picture in it."""
+
+
+def _places(folder: Path, labels: str) -> list[Path]:
+    """Return the folders that hold pictures and labels: this one, or one for each year."""
     years = [folder, *sorted(folder.glob("VOC*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
-    found = [place for place in years if (place / PICTURES).is_dir() and (place / labels).is_dir()]
-    if len(found) > 1:
+    return [place for place in years if (place / PICTURES).is_dir() and (place / labels).is_dir()]
+
+
+def _all_lists(folder: Path, labels: str) -> dict[str, list[Named]]:
+    """Return split -> its pictures, of one year or of several together.
+
+    Several years are read as detectors are usually compared on 2007 and 2012: everything but the
+    tests' pictures is ``trainval``.
+
+    Raises:
+        DataError: several years of masks, whose pictures are the same ones in part.
+    """
+    places = _places(folder, labels)
+    if len(places) == 1:
+        lists = _lists(places[0], labels)
+        return {split: [(places[0], name) for name in names] for split, names in lists.items()}
+    if labels == MASKS:
         raise DataError(
-            f"{folder} holds several years of VOC ({', '.join(p.name for p in found)}); name one "
+            f"{folder} holds several years of VOC ({', '.join(p.name for p in places)}); name one "
             "of these folders, and another with --test-data."
         )
-    return found[0] if found else None
-
-
-def _place(folder: Path, labels: str) -> Path:
-    found = _root(folder, labels)
-    assert found is not None
-    return found
+    found: dict[str, list[Named]] = {"trainval": [], "test": []}
+    for place in places:
+        lists = _lists(place, labels)
+        learnt = lists.get("trainval") or [*lists.get("train", ()), *lists.get("val", ())]
+        found["trainval"] += [(place, name) for name in learnt]
+        found["test"] += [(place, name) for name in lists.get("test", ())]
+    return {split: pictures for split, pictures in found.items() if pictures}
 
 
 def _suffix(labels: str) -> str:
@@ -84,13 +103,12 @@ def _read(folder: Path, wanted: Mapping[str, str], objective: str) -> Found:
 
 
 def _read_boxes(folder: Path, wanted: Mapping[str, str]) -> Found:
-    place = _place(folder, BOXES)
-    lists = _lists(place, BOXES)
+    lists = _all_lists(folder, BOXES)
     reader = BoxReader()
     splits = {}
     for role, own in wanted.items():
         images, labels = [], []
-        for name in lists[own]:
+        for place, name in lists[own]:
             file = place / BOXES / f"{name}.xml"
             try:
                 tree = parse_xml(file)
@@ -161,9 +179,8 @@ def _whole(size: ET.Element | None, side: str) -> int | None:
 
 
 def _read_masks(folder: Path, wanted: Mapping[str, str]) -> Found:
-    place = _place(folder, MASKS)
-    lists = _lists(place, MASKS)
-    own_names = place / NAMES_FILE
+    lists = _all_lists(folder, MASKS)
+    own_names = _places(folder, MASKS)[0] / NAMES_FILE
     names: tuple[str, ...] = NAMES
     source = "VOC"
     if own_names.is_file():
@@ -173,7 +190,7 @@ def _read_masks(folder: Path, wanted: Mapping[str, str]) -> Found:
     splits = {}
     for role, own in wanted.items():
         images, labels = [], []
-        for name in lists[own]:
+        for place, name in lists[own]:
             file = place / MASKS / f"{name}.png"
             image = reader.image(_picture(place, name), name, (None, None))
             try:
@@ -209,8 +226,8 @@ def _layout(labels: str, objective: str, what: str) -> Layout:
         "VOC",
         what,
         (objective,),
-        lambda folder: _root(folder, labels) is not None,
-        lambda folder: list(_lists(_place(folder, labels), labels)),
+        lambda folder: bool(_places(folder, labels)),
+        lambda folder: list(_all_lists(folder, labels)),
         _read,
     )
 
