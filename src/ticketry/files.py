@@ -112,13 +112,18 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no regular file")
-    most_bytes = min(most_bytes, _memory_bytes() // 2)
+    most_bytes = most_here(most_bytes)
     if status.st_size > most_bytes:
         raise ValueError(f"it has {status.st_size:,} bytes; at most {most_bytes:,} are read")
     try:
         return path.read_bytes()
     except MemoryError as error:
         raise ValueError(f"there is no memory for its {status.st_size:,} bytes") from error
+
+
+def most_here(most_bytes: int) -> int:
+    """Return how many bytes are read at most: half of this machine's memory, if that is less."""
+    return min(most_bytes, _memory_bytes() // 2)
 
 
 def _memory_bytes() -> int:

@@ -216,6 +216,7 @@ RECIPES: Mapping[str, Recipe] = {
         optimizer="sgd",
         schedule="steps",
         drops=(0.6, 22 / 30),
+        warmup_fraction=100 / 30_000,
         image_size_px=480,
     ),
 }

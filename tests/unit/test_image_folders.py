@@ -179,6 +179,17 @@ def test_a_picture_that_unpacks_to_too_much_is_not_unpacked(side: int) -> None:
     assert reader.faults == ["bomb.png has too many pixels; expected at most 67,108,864"]
 
 
+def test_more_than_memory_should_hold_is_refused_while_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, pets: Path
+) -> None:
+    one = len(PictureReader().read(png(pixels(0, 0, 12)), "a") or "")
+    monkeypatch.setattr("ticketry.tasks.pictures.MOST_BYTES", 3 * one)
+    reader = PictureReader()
+    assert all(reader.read(png(pixels(0, n, 12)), f"{n}") for n in range(3))
+    with pytest.raises(DataError, match=r"the first 4 images take .* GB .* Give fewer images"):
+        reader.read(png(pixels(0, 3, 12)), "3")
+
+
 def test_files_that_are_no_pictures_are_refused(pets: Path) -> None:
     (pets / "notes.txt").write_text("beside the classes, it does no harm")
     (pets / "cat" / ".DS_Store").write_bytes(b"hidden")

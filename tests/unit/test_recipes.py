@@ -46,6 +46,8 @@ def test_the_cv_papers_rates() -> None:
     rates = [learning_rate(cifar, epoch * 10, steps) for epoch in (0, 90, 91, 135, 136, 181)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
     assert "SGD, momentum 0.9, learning rate 0.1, ×0.1 at 50%, 75%" in cifar.describe()
+    masks = RECIPES["voc-masks"]
+    assert (masks.warmup_fraction * 30_000, masks.drops) == (100, (18 / 30, 22 / 30))
     assert "learning rate 0.0001, constant, batch 256" in RECIPES["rounds"].describe()
     visda = RECIPES["visda"]
     assert [learning_rate(visda, step, 20) for step in (9, 10)] == pytest.approx([1e-3, 1e-4])

@@ -16,6 +16,7 @@ from ticketry.errors import DataError
 from ticketry.files import read_regular
 
 MOST_BYTES = 16 << 30
+"""Of prepared data, at most; a run holds them in memory."""
 SPLITS = ("train", "validation", "test")
 
 Label = Any

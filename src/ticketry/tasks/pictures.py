@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketry.errors import DataError
+from ticketry.files import most_here
+from ticketry.tasks.base import MOST_BYTES
 from ticketry.tasks.images import encode_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
@@ -54,6 +56,7 @@ class PictureReader:
         self.faults: list[str] = []
         self.unusual: Counter[str] = Counter()
         self._channels: Counter[int] = Counter()
+        self._bytes = 0
 
     def read(self, file: Path | bytes, where: str) -> str | None:
         """Return a picture as it stands in a split; None, and a fault more, where it is none.
@@ -61,6 +64,9 @@ class PictureReader:
         Args:
             file: its path or its content.
             where: what it is called in messages.
+
+        Raises:
+            DataError: the pictures so far take more memory than prepared data may.
         """
         try:
             data = file if isinstance(file, bytes) else file.read_bytes()
@@ -72,7 +78,16 @@ class PictureReader:
             self.faults.append(f"{where} {error}")
             return None
         self._channels[pixels.shape[2] if pixels.ndim == 3 else 1] += 1
-        return encode_image(pixels)
+        text = encode_image(pixels)
+        self._bytes += len(text)
+        if self._bytes > (most := most_here(MOST_BYTES)):
+            raise DataError(
+                f"the first {self._channels.total():,} images take {self._bytes / 1e9:.3g} GB as "
+                f"they are prepared, and a run holds all of them in memory; here at most "
+                f"{most / 1e9:.3g} GB may be (16 GiB, or half of the memory). Give fewer images, "
+                "or smaller ones."
+            )
+        return text
 
     def _pixels(self, data: bytes) -> NDArray[np.uint8]:
         image, first = open_picture(data)
