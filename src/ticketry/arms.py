@@ -85,7 +85,7 @@ def arm_course(step: Step, bench: Bench, mask: Mask | None) -> Course:
     from ticketry.course import WHOLE, Course
 
     rule = step.params.get("weights", "pretrained")
-    first_step = step.params.get("first_step", 0)
+    first_step, end_step = step.params.get("first_step", 0), step.params.get("end_step")
     start = head_start(step, bench)
     if step.params.get("carried"):
         from ticketry.models.weights import base_part
@@ -104,9 +104,9 @@ def arm_course(step: Step, bench: Bench, mask: Mask | None) -> Course:
             start[name] = _disturbed(
                 start.get(name, bench.pretrained[name]), rule, step.params, generator
             )
-    if not start:
+    if not start and end_step is None:
         return WHOLE
-    return Course(weights=start, first_step=first_step)
+    return Course(weights=start or None, first_step=first_step, end_step=end_step)
 
 
 def _disturbed(weights: Tensor, rule: str, params: object, generator: torch.Generator) -> Tensor:

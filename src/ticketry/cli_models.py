@@ -110,6 +110,13 @@ def pretrain(
     queue: flags.Queue = None,
     key_momentum: flags.KeyMomentum = None,
     seed: flags.Seed = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            help="End after this share of the steps, on the schedule of the whole: 0.05 is an "
+            "early checkpoint, 0 the weights that the seed draws."
+        ),
+    ] = None,
     device: flags.Device = None,
     workers: flags.Workers = None,
     threads: flags.Threads = None,
@@ -119,7 +126,7 @@ def pretrain(
     as_json: flags.Json = False,
 ) -> None:
     """Train a small image model from scratch into a folder that every command takes as --model."""
-    options = given_options(locals(), config)
+    options = given_options(locals(), config, own=["stop_at"])
     place = take_place(options, needed=not plan)
     from ticketry.pretrain import build_pretrain_spec, run_pretrain
 
@@ -130,9 +137,14 @@ def pretrain(
         return
     if plan:
         return
+    loss = record["final_loss"]
+    end = "not trained" if loss is None else f"loss {loss:.4f} at the end"
     echo(
         f"Wrote {place['out']}: retrieval {record['validation_score']:.4f} on validation, "
-        f"{record['test_score']:.4f} on test; loss {record['final_loss']:.4f} at the end."
+        f"{record['test_score']:.4f} on test; {end}."
     )
     own = record["data"]["source"]
-    echo(f"Model: {place['out']} (--model), pre-trained by {record['objective']} on {own}")
+    what = (
+        "as the seed draws it" if loss is None else f"pre-trained by {record['objective']} on {own}"
+    )
+    echo(f"Model: {place['out']} (--model), {what}")

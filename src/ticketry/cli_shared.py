@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,16 @@ from ticketry.terminal import echo
 _NOT_OPTIONS = frozenset({"config", "plan", "as_json", "ticket"})
 
 
-def given_options(given: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
-    """Return the options that were given, those of ``--config`` below them."""
+def given_options(
+    given: Mapping[str, Any], config: Path | None, own: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the options that were given, those of ``--config`` below them.
+
+    Args:
+        given: every option of a command, None where it was not given.
+        config: of ``--config``.
+        own: options of this command alone that a file may hold too.
+    """
     chosen = {
         name: value
         for name, value in given.items()
@@ -24,7 +32,7 @@ def given_options(given: Mapping[str, Any], config: Path | None) -> dict[str, An
         return chosen
     from ticketry.options import read_config
 
-    return {**read_config(config), **chosen}
+    return {**read_config(config, own), **chosen}
 
 
 def note(line: str) -> None:

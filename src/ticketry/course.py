@@ -26,12 +26,14 @@ class Course:
         first_step: of the schedule; batches and learning rates before it are skipped.
         rounds_before: whole trainings of this length that came before on one schedule.
         rounds: trainings of this length that share one schedule; 1: the rate ends at zero here.
+        end_step: of the schedule, the first that is no longer done; None: it is done to its end.
     """
 
     weights: Mapping[str, Tensor] | None = None
     first_step: int = 0
     rounds_before: int = 0
     rounds: int = 1
+    end_step: int | None = None
 
     def place(self, step: int, steps: int) -> tuple[int, int]:
         """Return where a step stands in its schedule: (step, steps)."""

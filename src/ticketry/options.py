@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +240,12 @@ def _hint(name: str) -> str:
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, own: Collection[str] = ()) -> dict[str, Any]:
     """Read options from a YAML file; keys are option names with ``_`` or ``-``.
+
+    Args:
+        path: of the file.
+        own: options of one command alone, which checks them itself.
 
     Raises:
         ConfigError: the file cannot be read, is not a mapping, or has unknown keys or wrong types.
@@ -256,12 +260,13 @@ def read_config(path: Path) -> dict[str, Any]:
         kind = type(content).__name__
         raise ConfigError(f"--config {path} holds {kind}; expected `option: value` lines.")
     options = {_python_name(str(key)): value for key, value in content.items()}
-    known = OPTIONS | RUN_OPTIONS
+    known = OPTIONS | RUN_OPTIONS | set(own)
     faults = [
         f"--config {path}: unknown option {name!r}.{_hint(name)}"
         for name in sorted(set(options) - known)
     ]
-    faults += [f"--config {path}: {fault}" for fault in check_types(options)]
+    common = {name: value for name, value in options.items() if name not in own}
+    faults += [f"--config {path}: {fault}" for fault in check_types(common)]
     if faults:
         raise ConfigError(faults)
     return options

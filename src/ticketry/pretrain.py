@@ -39,17 +39,24 @@ from ticketry.tasks.base import TaskData
 from ticketry.tasks.pretraining import check_channels, check_pretraining
 from ticketry.tasks.registry import TASKS
 from ticketry.tasks.sources import load_data
+from ticketry.tasks.workload import SplitName
 
 RECORD_FILE = "pretraining.json"
 INIT_FOLDER = "init"
 _TAKEN = ("data_config", "text_column", "label_column")
 _RUN = ("seed", "device", "threads")
+STOP_AT = "stop_at"
 _KNOWN = frozenset({"objective", "model", "data", "recipe", *_TAKEN, *_RUN, *RECIPE_OPTIONS})
 
 
 @dataclass(frozen=True)
 class PretrainSpec:
-    """Everything that decides a pre-trained model."""
+    """Everything that decides a pre-trained model.
+
+    Attributes:
+        stop_at: share of the steps after which it ends, on the schedule of the whole; 0: the
+            weights that the seed draws.
+    """
 
     objective: str
     model: str
@@ -58,12 +65,15 @@ class PretrainSpec:
     seed: int = 0
     device: str = "auto"
     threads: int = 1
+    stop_at: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
         spec = dataclasses.asdict(self)
         spec["recipe"] = self.recipe.to_json()
         spec["data"]["label_columns"] = list(self.data.label_columns)
+        if self.stop_at == 1.0:
+            del spec["stop_at"]  # so that runs of earlier versions stay what they were
         return {"schema_version": SCHEMA_VERSION, "kind": "pretrain", **spec}
 
 
@@ -73,8 +83,15 @@ def build_pretrain_spec(options: Mapping[str, Any]) -> PretrainSpec:
     Raises:
         ConfigError: lists every fault at once.
     """
+    stop_at = options.get(STOP_AT)
+    options = {name: value for name, value in options.items() if name != STOP_AT}
     faults = [f"unknown option {n!r}." for n in sorted(set(options) - OPTIONS)]
     faults += check_types(options)
+    if stop_at is not None and not _is_share(stop_at):
+        faults.append(
+            f"--stop-at is {stop_at!r}; expected a share of the steps from 0 (the weights that the "
+            "seed draws) to 1 (the whole)."
+        )
     if idle := sorted(n for n, v in options.items() if n in OPTIONS - _KNOWN and v is not None):
         faults.append(f"{', '.join(idle)} decide nothing of a pre-training; leave them out.")
     if faults:
@@ -110,6 +127,8 @@ def build_pretrain_spec(options: Mapping[str, Any]) -> PretrainSpec:
     recipe = build_recipe({"recipe": "pretrain", **given}, faults)
     faults += check_recipe(recipe)
     run = {n: given[n] for n in _RUN if n in given}
+    if stop_at is not None:
+        run[STOP_AT] = float(stop_at)
     spec = PretrainSpec(objective, str(given.get("model", "")), data, recipe, **run)
     if spec.device not in DEVICES:
         faults.append(unknown_name_message("--device", spec.device, DEVICES))
@@ -137,6 +156,10 @@ def _no_data(name: str) -> str:
     )
 
 
+def _is_share(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= 1
+
+
 def run_pretrain(spec: PretrainSpec, place: Place) -> Mapping[str, Any]:
     """Train an image model from scratch and write it as a base that every command takes.
 
@@ -162,7 +185,8 @@ def run_pretrain(spec: PretrainSpec, place: Place) -> Mapping[str, Any]:
     store = dataclasses.replace(place, out=work, store=None).outputs
     with tempfile.TemporaryDirectory() as folder:
         begun = dataclasses.replace(scene, context=_with_init(scene.context, Path(folder), init))
-        work_left = 0.0 if store.has(step.key) else weight(step) * scene.flops_per_pass
+        trains = step.train_passes > 0 and not store.has(step.key)
+        work_left = weight(step) * scene.flops_per_pass if trains else 0.0
         seconds = Pace().seconds(begun, work_left, 1)
     priced = {
         "title": _title(spec, scene),
@@ -179,10 +203,16 @@ def run_pretrain(spec: PretrainSpec, place: Place) -> Mapping[str, Any]:
         store.write_data(context.data_sha256, scene.data.to_json())
         workers = min(workers_for(place, scene), 1)
         started = time.monotonic()
-        execute([step], context, store, workers=workers, events=place.events)
-        files = copy_model(store, step.key)
-        record = _record(spec, scene, store.record(step.key), _untrained(context, scene), files)
-        seconds = float(store.times(step.key).get("seconds", time.monotonic() - started))
+        untrained = _untrained(context, scene)
+        if step.train_passes:
+            execute([step], context, store, workers=workers, events=place.events)
+            files, trained = copy_model(store, step.key), store.record(step.key)
+        else:
+            files, trained = dict(init), {**_NOT_TRAINED, **untrained}
+        record = _record(spec, scene, trained, untrained["validation_score"], files)
+        seconds = time.monotonic() - started
+        if step.train_passes:
+            seconds = float(store.times(step.key).get("seconds", seconds))
         times = {"seconds": seconds, "versions": dict(context.versions), "device": context.device}
         written = {
             RUN_FILE: pretty_json(run),
@@ -231,25 +261,35 @@ def _with_init(context: Context, folder: Path, init: Mapping[str, bytes]) -> Con
     return dataclasses.replace(context, base_name=str(path.absolute()))
 
 
+_NOT_TRAINED = {"steps": 0, "train_examples": 0, "mean_loss": None, "final_loss": None}
+
+
 def _step(spec: PretrainSpec, scene: Scene) -> Step:
+    """Return the training; of no passes where it stops before its first step."""
     sizes: Sizes = scene.sizes
+    batch = min(scene.recipe.batch_size, sizes.train)
+    steps = sizes.passes(scene.recipe) // batch
+    end = steps if spec.stop_at == 1.0 else round(spec.stop_at * steps)
+    stop = {} if end == steps else {"end_step": end}
     return Step(
         name=f"pre-training by {spec.objective}, seed {spec.seed}",
         kind="replicate",
-        params={"seed": spec.seed, "mask": "none", "keep_model": True},
+        params={"seed": spec.seed, "mask": "none", "keep_model": True, **stop},
         context_key=scene.context_key,
-        train_passes=sizes.passes(scene.recipe),
+        train_passes=end * batch,
         eval_passes=sizes.validation + sizes.test,
     )
 
 
-def _untrained(context: Context, scene: Scene) -> float:
-    """Return the validation score of the model that the training began with."""
+def _untrained(context: Context, scene: Scene) -> dict[str, float]:
+    """Return the scores of the model that the training began with."""
     from ticketry.models.loading import resolve
     from ticketry.tasks.objectives import workload_for
 
     workload = workload_for(resolve(context.base_name), scene.data, scene.recipe)
-    return float(workload.evaluate(workload.build(0, context.device), "validation").score)
+    model = workload.build(0, context.device)
+    splits: tuple[SplitName, ...] = ("validation", "test")
+    return {f"{split}_score": float(workload.evaluate(model, split).score) for split in splits}
 
 
 def _title(spec: PretrainSpec, scene: Scene) -> str:
@@ -285,6 +325,7 @@ def _record(
         "recipe": scene.recipe.to_json(),
         "data": {**scene.describe_data(), "sha256": scene.data.sha256},
         "seed": spec.seed,
+        **({} if spec.stop_at == 1.0 else {"stop_at": spec.stop_at}),
         "prunable": scene.prunable,
         "parameters": scene.base.total_parameters,
         **{name: trained[name] for name in kept},

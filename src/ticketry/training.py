@@ -25,7 +25,7 @@ from ticketry.config import derive_seed, fingerprint
 from ticketry.core.mask import Mask
 from ticketry.course import WHOLE, Course, make_optimizer, set_learning_rate
 from ticketry.enforce import MaskEnforcer
-from ticketry.errors import TrainingError
+from ticketry.errors import ConfigError, TrainingError
 from ticketry.models.loading import embedding_parameters, tensor_hashes
 from ticketry.models.weights import put_weights_
 from ticketry.parallel import team
@@ -120,6 +120,12 @@ def train(
     )
     batches = workload.batches(derive_seed(seed, "order"), recipe)
     steps = len(batches)
+    end = steps if course.end_step is None else course.end_step
+    if not course.first_step < end <= steps:
+        raise ConfigError(
+            f"a training from step {course.first_step} to {end} of {steps} was asked for; expected "
+            "one step at least, and none beyond the schedule."
+        )
     team().check_batch(workload.count(batches[0])[0])
     team().check_mask(mask)
     model = workload.build(derive_seed(seed, "head"), device)
@@ -135,7 +141,7 @@ def train(
             companion.begin(model, optimizer)
         identity = _identity(recipe, seed, mask, steps, device, course, companions)
         resumed, warnings = _resume(
-            checkpoint, identity, model, optimizer, companions, course.first_step, steps
+            checkpoint, identity, model, optimizer, companions, course.first_step, end
         )
         losses: list[float] = [] if resumed is None else resumed.losses.tolist()
         first, tokens, examples = (
@@ -145,7 +151,7 @@ def train(
         )
         saved = time.monotonic()
         model.train()
-        for step in range(first, steps):
+        for step in range(first, end):
             batch = {name: tensor.to(target) for name, tensor in batches[step].items()}
             rate = set_learning_rate(optimizer, recipe, *course.place(step, steps))
             team().seed_step(seed, step)
@@ -169,7 +175,7 @@ def train(
             stopped: KeyboardInterrupt | None = None
             try:
                 if progress is not None:
-                    progress(step + 1, steps)
+                    progress(step + 1, end)
             except KeyboardInterrupt as stop:
                 stopped = stop  # keep what was done before passing it on
             due = stopped is not None or time.monotonic() - saved >= checkpoint_every_s
@@ -323,6 +329,7 @@ def _identity(
                 course.first_step,
                 course.rounds_before,
                 course.rounds,
+                *([] if course.end_step is None else [f"to step {course.end_step}"]),
                 None if course.weights is None else tensor_hashes(course.weights),
             ],
             "companions": [type(companion).__name__ for companion in companions],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from ticketry.errors import ConfigError
+from ticketry.options import read_config
+from ticketry.pretrain import build_pretrain_spec
 from ticketry.studies.book import book
 from ticketry.studies.grid import lay_out
 from ticketry.studies.largest import largest_matching
@@ -33,6 +36,21 @@ def test_a_shipped_plan_is_whole(path: Path) -> None:
     else:
         used = {spec.model, *(options.get("model", spec.model) for options in spec.tasks.values())}
         assert all(model in ("minilm", "lite0") or model in MADE_HERE for model in used)
+
+
+@pytest.mark.parametrize("model", sorted(MADE_HERE))
+def test_a_model_that_plans_use_has_its_recipe(model: str) -> None:
+    name = model.removeprefix("pretrained/")
+    file = ROOT / "recipes" / f"pretrain-{name}.yaml"
+    first = file.read_text().splitlines()[0]
+    assert first == f"# ticketry pretrain --config recipes/{file.name} --out {model}"
+    spec = build_pretrain_spec(read_config(file, ["stop_at"]))
+    assert spec.recipe.epochs == 16
+    assert spec.stop_at == {"theta0": 0.0, "simclr-early": 0.05}.get(name, 1.0)
+    # Those that C-F8 sets side by side are of one training.
+    if spec.stop_at < 1:
+        whole = build_pretrain_spec(read_config(ROOT / "recipes" / "pretrain-simclr.yaml"))
+        assert dataclasses.replace(spec, stop_at=1.0) == whole
 
 
 def test_both_scales_have_the_same_rows() -> None:

@@ -18,12 +18,14 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from small_task import small_task
 from ticketry import checkpoint as checkpoints
+from ticketry.companions import Capture
 from ticketry.config import derive_seed
 from ticketry.core.mask import Mask
-from ticketry.course import learning_rate, make_optimizer
+from ticketry.course import Course, learning_rate, make_optimizer
 from ticketry.enforce import MaskEnforcer, zero_pruned_
-from ticketry.errors import MaskError, StorageError, TrainingError
+from ticketry.errors import ConfigError, MaskError, StorageError, TrainingError
 from ticketry.models.loading import canonical_parameters, prunable, resolve
+from ticketry.models.weights import take_weights
 from ticketry.recipes import Recipe
 from ticketry.tasks.classification import SequenceClassification
 from ticketry.tasks.workload import Batch
@@ -466,3 +468,39 @@ def test_a_checkpoint_that_cannot_be_written_is_a_storage_error(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="cannot write"):
         train(workload, RECIPE, seed=3, checkpoint=tmp_path / "file" / "x", checkpoint_every_s=0)
+
+
+def test_a_training_may_end_early_on_the_schedule_of_the_whole(
+    workload: SequenceClassification, mask: Mask, tmp_path: Path
+) -> None:
+    steps = len(workload.batches(0, RECIPE))
+    captured = Capture(7)
+    train(workload, RECIPE, seed=3, mask=mask, companions=[captured])
+    seen: list[tuple[int, int]] = []
+    early = train(
+        workload, RECIPE, seed=3, mask=mask, course=Course(end_step=7),
+        progress=lambda *at: seen.append(at),
+    )  # fmt: skip
+    assert steps > early.steps == 7
+    assert seen[-1] == (7, 7)
+    found = take_weights(early.model)
+    assert found.keys() == captured.weights.keys()
+    assert all(torch.equal(tensor, captured.weights[name]) for name, tensor in found.items())
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            workload, RECIPE, seed=3, mask=mask, course=Course(end_step=7), progress=stop,
+            checkpoint=tmp_path / "at",
+        )  # fmt: skip
+    again = train(
+        workload, RECIPE, seed=3, mask=mask, course=Course(end_step=7), checkpoint=tmp_path / "at"
+    )
+    assert again.resumed_at_step == 4
+    assert all(torch.equal(t, found[name]) for name, t in take_weights(again.model).items())
+    for end in (0, steps + 1):
+        with pytest.raises(ConfigError, match=f"from step 0 to {end} of {steps} was asked for"):
+            train(workload, RECIPE, seed=3, course=Course(end_step=end))

@@ -174,6 +174,32 @@ def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_it_may_end_early_or_before_its_first_step(tmp_path: Path) -> None:
+    whole = pretrain(tmp_path / "whole")
+    early = pretrain(tmp_path / "early", stop_at=0.25)
+    none = pretrain(tmp_path / "none", stop_at=0)
+    assert [record["steps"] for record in (whole, early, none)] == [8, 2, 0]
+    assert (none["final_loss"], none["stop_at"], early["stop_at"]) == (None, 0.0, 0.25)
+    assert none["validation_score"] == none["untrained_validation_score"]
+    assert none["untrained_validation_score"] == whole["untrained_validation_score"]
+    assert "stop_at" not in whole
+    fresh = fresh_model("resnet10t", 8, 0)
+    assert files(tmp_path / "none")["model.safetensors"] == fresh["model.safetensors"]
+    conv = "layer1.0.conv1.weight"
+    start, begun, done = (
+        canonical_tensors(load_backbone(resolve(str(tmp_path / name))))[conv]
+        for name in ("none", "early", "whole")
+    )
+    assert not torch.equal(start, begun)
+    assert 0 < float((begun - start).norm()) < float((done - start).norm())
+    assert pretrain(tmp_path / "none", stop_at=0) == none  # finished; nothing is done again
+    with pytest.raises(RunError):
+        pretrain(tmp_path / "early")  # another run's folder
+    for bad in (-0.1, 1.5, "half", True):
+        with pytest.raises(ConfigError, match=r"--stop-at is .* expected a share of the steps"):
+            build_pretrain_spec({**OPTIONS, "objective": "simclr", "stop_at": bad})
+
+
 # --- what it begins with ------------------------------------------------------------------------
 
 
