@@ -196,7 +196,12 @@ def prepare(
         )
     blocks = block_counts(data, tokenizer, min(limit or math.inf, recipe.max_length_tokens))
     backbone = load_backbone(reference)
-    heads = [pretrained_head(reference, part.objective) for part in data.each]
+    heads = [pretrained_head(reference, part.objective, part.labels) for part in data.each]
+    if data.objective == "supervised" and not heads[0]:
+        notes.append(
+            f"{model} has no classifier of these {len(data.labels)} classes; trainings begin with "
+            "a fresh one"
+        )
     head = tensor_hashes({name: tensor for own in heads for name, tensor in own.items()})
     if ticket is not None:
         ticket.validate(backbone)

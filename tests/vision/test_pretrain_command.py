@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from test_timm_models import tiny_folder
 
@@ -23,11 +25,13 @@ from ticketry.execute import Silent
 from ticketry.jobs import Place
 from ticketry.models.contrastive import own_projection
 from ticketry.models.fresh import fresh_model
+from ticketry.models.heads import pretrained_head
 from ticketry.models.loading import canonical_tensors, load_backbone, resolve
 from ticketry.pretrain import build_pretrain_spec, run_pretrain
 from ticketry.steps import Step
 from ticketry.tasks.base import TaskData
-from ticketry.tasks.registry import TASKS, TaskInfo, register_task
+from ticketry.tasks.registry import TASKS, TaskInfo, load_task, register_task
+from ticketry.tasks.supervised import SupervisedPretraining
 from tiny_images import image_task
 
 OPTIONS: dict[str, Any] = {
@@ -107,6 +111,29 @@ def test_a_model_that_was_pre_trained_can_be_the_base_of_both_losses(tmp_path: P
     base = resolve(str(tmp_path / "moco"))
     assert own_projection(base, "moco")
     assert not own_projection(base, "simclr")
+
+
+def test_the_own_objective_goes_on_from_its_classifier(tmp_path: Path) -> None:
+    pretrain(tmp_path / "model", "supervised")
+    base, data = resolve(str(tmp_path / "model")), load_task("supervised/stripes")
+    held = safetensors.torch.load_file(tmp_path / "model" / "model.safetensors")
+    (classifier,) = (t for name, t in held.items() if name.endswith("fc.weight"))
+    found = pretrained_head(base, "supervised", data.labels)
+    assert sorted(name.rpartition(".")[2] for name in found) == ["bias", "weight"]
+    recipe = build_pretrain_spec({**OPTIONS, "objective": "supervised"}).recipe
+    work = SupervisedPretraining(base, data, recipe)
+    for seed in (1, 2):
+        assert torch.equal(work.build(seed).timm_model.get_classifier().weight, classifier)
+    # Another task's classifier is drawn from the seed, also one that is of as many classes.
+    renamed = dataclasses.replace(data, labels=tuple(f"other {name}" for name in data.labels))
+    assert pretrained_head(base, "supervised", renamed.labels) == {}
+    assert pretrained_head(base, "supervised", data.labels[:-1]) == {}
+    assert pretrained_head(base, "image-classification", data.labels) == {}
+    one, other = (SupervisedPretraining(base, renamed, recipe).build(n) for n in (1, 2))
+    assert not torch.equal(
+        one.timm_model.get_classifier().weight, other.timm_model.get_classifier().weight
+    )
+    assert not torch.equal(one.timm_model.get_classifier().weight, classifier)
 
 
 # --- again --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ticketry.models.loading import (
     loading,
     some_names,
 )
-from ticketry.models.sources import BaseRef
+from ticketry.models.sources import BaseRef, read_config
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Head:
         outputs: how many it has where that is fixed; None leaves it to labels or configuration.
         pretrained: the head is the checkpoint's own, not a fresh one.
         warmed: the checkpoint may lack it; then it is fresh, and warmed up before it is used.
+        continued: the head is the checkpoint's own where that is of the data's classes.
         expected: models that have one, for messages.
     """
 
@@ -46,6 +47,7 @@ class Head:
     outputs: int | None = None
     pretrained: bool = False
     warmed: bool = False
+    continued: bool = False
     expected: str = "a text encoder or decoder such as BERT, RoBERTa, DistilBERT or GPT-2"
 
 
@@ -98,7 +100,10 @@ HEADS: Mapping[str, Head] = {
         expected=_IMAGES,
     ),
     "supervised": Head(
-        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING", "image classifier", expected=_IMAGES
+        "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+        "image classifier",
+        continued=True,
+        expected=_IMAGES,
     ),
     # Built over the base here (models/contrastive.py); the table says which bases read images.
     **dict.fromkeys(
@@ -135,7 +140,8 @@ def load_task_model(
             language modelling.
         head_seed: decides the head's initial values alone; the global RNG is neither read nor
             moved. A head that the checkpoint holds is not used: every arm starts from the seed.
-            Of language modelling the head is the checkpoint's where it has one, and no seed counts.
+            Of language modelling the head is the checkpoint's where it has one, and no seed counts;
+            so it is of ``supervised``, if it is given.
         weights: the base's tensors by canonical name, to save reading them again; copied.
         head_weights: :func:`pretrained_head`, to save reading it again; copied.
         attention: transformers' ``attn_implementation``; ``None`` leaves the choice to it.
@@ -155,8 +161,10 @@ def load_task_model(
     prefix = model_class.base_model_prefix
     # Cloned: transformers puts the given tensors into the model, and training would change ours.
     state = {f"{prefix}.{name}": tensor.clone() for name, tensor in weights.items()}
-    if head.pretrained:
-        own = pretrained_head(base, objective) if head_weights is None else head_weights
+    if head.pretrained or head.continued:
+        own = (
+            pretrained_head(base, objective, label_names) if head_weights is None else head_weights
+        )
         state |= {name: tensor.clone() for name, tensor in own.items()}
     options = {} if attention is None else {"attn_implementation": attention}
     model: PreTrainedModel
@@ -265,16 +273,19 @@ def _reads_both_ways(config: Any) -> bool:
     return type(config) in masked and not getattr(config, "is_decoder", False)
 
 
-def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
+def pretrained_head(
+    base: BaseRef, objective: str, label_names: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Return the head that a checkpoint brings along, by its names in the task model.
 
     Args:
         base: the base model.
         objective: a key of :data:`HEADS`.
+        label_names: the data's classes, in index order.
     Returns:
         Nothing for an objective whose head is fresh, where the head is the embedding itself
-        (tied weights), or where a head that is warmed up is not whole in the checkpoint. A
-        projection head's names are its own.
+        (tied weights), where a head that is warmed up is not whole in the checkpoint, or where a
+        classifier is of other classes. A projection head's names are its own.
 
     Raises:
         UnknownNameError: an unknown objective.
@@ -285,7 +296,50 @@ def pretrained_head(base: BaseRef, objective: str) -> dict[str, Tensor]:
     if objective in PROJECTED:
         return own_projection(base, objective)
     head = HEADS[objective]
+    if head.continued:
+        return _own_classifier(base, objective, label_names)
     return {} if not head.pretrained else _own_head(base, objective)[0]
+
+
+def _own_classifier(base: BaseRef, objective: str, labels: Sequence[str]) -> dict[str, Tensor]:
+    """Return a checkpoint's classifier; nothing where it has none, or one of other classes.
+
+    Classes are the same where there are as many and, if the checkpoint names them, they are called
+    the same in the same order; released ImageNet checkpoints often name none.
+    """
+    _, model_class = _task_class(base, objective, labels)
+    said = read_config(base)
+    names = said.get("label_names") or list((said.get("id2label") or {}).values())
+    with loading(base):
+        own = AutoConfig.from_pretrained(
+            str(base.path), local_files_only=True, trust_remote_code=False
+        )
+        if own.num_labels != len(labels) or (names and list(names) != list(labels)):
+            return {}
+        model, info = model_class.from_pretrained(
+            str(base.path),
+            config=own,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    inside = f"{model_class.base_model_prefix}."
+    found = _beside_body(model)
+    if any(not name.startswith(inside) or name in found for name in info["missing_keys"]):
+        return {}
+    return found
+
+
+def _beside_body(model: Any) -> dict[str, Tensor]:
+    """Return the tensors of a task model that are not its base's, by name."""
+    body = {id(tensor) for tensor in base_state(model).values()}
+    return {
+        name: tensor.detach()
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if id(tensor) not in body
+    }
 
 
 def warms_head(base: BaseRef, objective: str) -> bool:
@@ -319,10 +373,4 @@ def _own_head(base: BaseRef, objective: str) -> tuple[dict[str, Tensor], bool]:
             f"{some_names(lost)}, and its embeddings are not tied to it. A fresh head would not "
             "be the pre-trained model; give the checkpoint that AutoModelForCausalLM saves."
         )
-    body = {id(tensor) for tensor in model.base_model.state_dict(keep_vars=True).values()}
-    found = {
-        name: tensor.detach()
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if id(tensor) not in body
-    }
-    return found, True
+    return _beside_body(model), True

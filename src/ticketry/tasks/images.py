@@ -261,6 +261,7 @@ class ImageClassification:
         self.metric = METRICS[data.metric]
         self.processing = processing_of(base, recipe.image_size_px)
         self._weights = canonical_tensors(load_backbone(base))
+        self._head: Mapping[str, Tensor] = {}
         self._splits = {
             name: self._tensors(getattr(data, name), name)
             for name in ("train", "validation", "test")
@@ -280,7 +281,12 @@ class ImageClassification:
     def build(self, head_seed: int, device: str = "cpu") -> nn.Module:
         """Return a fresh classifier at θ0 on ``device``."""
         model: nn.Module = load_task_model(
-            self.base, self.data.objective, self.data.labels, head_seed, weights=self._weights
+            self.base,
+            self.data.objective,
+            self.data.labels,
+            head_seed,
+            weights=self._weights,
+            head_weights=self._head,
         )
         return model.to(device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ticketry.models.heads import pretrained_head
 from ticketry.models.loading import BaseRef
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
@@ -14,10 +15,14 @@ from ticketry.tasks.workload import Evaluation, SplitName
 
 
 class SupervisedPretraining(ImageClassification):
-    """Learn the classes of images; the score is retrieval, as that of the unsupervised ones."""
+    """Learn the classes of images; the score is retrieval, as that of the unsupervised ones.
+
+    Where the base brings a classifier of the same classes, that is part of θ0.
+    """
 
     def __init__(self, base: BaseRef, data: TaskData, recipe: Recipe) -> None:
         super().__init__(base, data, recipe)
+        self._head = pretrained_head(base, data.objective, data.labels)
         self._gallery = gallery_rows(len(data.train))
 
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
