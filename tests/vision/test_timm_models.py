@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
+from transformers import TimmWrapperConfig, TimmWrapperModel
 
 from ticketry import api
 from ticketry.core.mask import Mask
@@ -133,6 +134,25 @@ def test_a_cifar_stem_keeps_the_size_of_small_images(architecture: str) -> None:
     assert (model.conv1.kernel_size, model.conv1.stride) == ((3, 3), (1, 1))
     features = model.layer1(model.maxpool(model.conv1(torch.rand(1, 3, 32, 32, device="meta"))))
     assert features.shape[-2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stem"),
+    [
+        ("dla46_c", "base_layer.0.weight"),
+        ("legacy_seresnet18", "layer0.conv1.weight"),
+        ("twins_svt_small", "patch_embeds.0.proj.weight"),
+        ("resnet50d", "conv1.0.weight"),
+    ],
+)
+def test_a_stem_is_what_the_architecture_says(architecture: str, stem: str) -> None:
+    with torch.device("meta"):
+        model = TimmWrapperModel(TimmWrapperConfig(architecture=architecture))
+    assert stem in canonical_tensors(model)
+    names = prunable(model, "encoder")
+    assert stem not in names
+    assert len(names) > 10
+    assert prunable(model, stem) == (stem,)  # whoever names it means it
 
 
 def test_an_unknown_architecture_shows_the_nearest(tmp_path: Path) -> None:

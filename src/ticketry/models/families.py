@@ -23,13 +23,15 @@ _PATTERN_NDIMS = (2, 3, 4)
 _PATTERN_MARKS = "*?[.!"
 
 
-def scope_rule(scope: str | Sequence[str], model_type: str) -> ScopeRule:
+def scope_rule(scope: str | Sequence[str], model_type: str, stem: Sequence[str] = ()) -> ScopeRule:
     """Turn a scope name, patterns, or both into one rule.
 
     Args:
         scope: a scope name of the family, or glob patterns on canonical names; ``!pattern``
             excludes. Names and patterns may be mixed: ``("encoder", "!encoder.layer.0.*")``.
         model_type: the base's ``model_type``.
+        stem: patterns of what turns pixels into features, as the model says; no scope of a family
+            has it.
     Returns:
         The rule; patterns select tensors of 2 dimensions and more (never biases and norms).
 
@@ -46,7 +48,7 @@ def scope_rule(scope: str | Sequence[str], model_type: str) -> ScopeRule:
         if family is not None and part in family.scopes:
             rule = family.scopes[part]
             include += rule.include
-            exclude += rule.exclude
+            exclude += [*rule.exclude, *stem]
             ndims = tuple(sorted({*ndims, *rule.ndims}))
         elif part.startswith("!"):
             exclude.append(part[1:])

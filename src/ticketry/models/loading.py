@@ -216,8 +216,10 @@ def prunable(
         UnknownNameError: an unknown scope, or a family without named scopes.
     """
     shared: dict[str, str] = {}
+    stem: list[str] = []
     if isinstance(source, nn.Module):
         base = base_model(source)
+        stem = _stem(base)
         model_type = model_type or str(getattr(config_of(source), "model_type", "?"))
         head = built_in_head(base)
         owners: dict[int, str] = {}
@@ -231,7 +233,7 @@ def prunable(
                 shared[name] = owner
     else:
         shapes = {name: tuple(shape) for name, shape in source.items()}
-    rule = scope_rule(scope, model_type or "?")
+    rule = scope_rule(scope, model_type or "?", stem)
     names = resolve_scope(shapes, rule, shared=shared)
     fitting = [name for name, shape in shapes.items() if len(shape) in rule.ndims]
     idle = [pattern for pattern in rule.include if not matching(fitting, [pattern])]
@@ -241,6 +243,14 @@ def prunable(
             "base; a checkpoint may come without its pooler. Drop it, or choose another scope."
         )
     return names
+
+
+def _stem(base: nn.Module) -> list[str]:
+    """Return patterns of the first convolutions that a model of timm names; none of others."""
+    said = getattr(base, "pretrained_cfg", None)
+    first = said.get("first_conv") if isinstance(said, Mapping) else None
+    names = (first,) if isinstance(first, str) else tuple(first or ())
+    return [f"{name}.*" for name in names]
 
 
 @torch.no_grad()
