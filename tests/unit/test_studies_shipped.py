@@ -15,7 +15,7 @@ from ticketry.studies.grid import lay_out
 from ticketry.studies.largest import largest_matching
 from ticketry.studies.planfile import build_plan, read_plan
 from ticketry.studies.spec import SAME
-from ticketry.studies.wording import mask_name
+from ticketry.studies.tables import mask_name
 from ticketry.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ _MOST_NUMBERED = 9
 
 
 class Table(Protocol):
-    """A table of the page (:class:`ticketry.studies.wording.Section`)."""
+    """A table of the page (:class:`ticketry.studies.tables.Section`)."""
 
     @property
     def title(self) -> str: ...  # noqa: D102

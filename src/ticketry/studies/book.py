@@ -15,7 +15,8 @@ from typing import Any
 from ticketry.files import write_bytes
 from ticketry.studies.largest import largest_matching
 from ticketry.studies.ledger import RECORDS_FILE
-from ticketry.studies.wording import page, table
+from ticketry.studies.tables import table
+from ticketry.studies.wording import page
 from ticketry.yamlfile import read_yaml
 
 PAPER_FILE = "paper.yaml"

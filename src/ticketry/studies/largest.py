@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ticketry.studies.wording import mask_name, say_largest, say_sparsity, table
+from ticketry.metrics import say_sparsity
+from ticketry.studies.tables import mask_name, say_largest, table
 
 _HEAD = ["study", "task", "mask", "tested", "within 1 std", "≥ mean", "non-inferior", "the paper's"]
 _WORDS = """## Largest matching sparsities

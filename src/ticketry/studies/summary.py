@@ -118,6 +118,7 @@ class _Summary:
             "train": len(data.train),
             "test": len(data.test),
             "data_sha256": data.sha256,
+            "prunable": self.grid.scenes[name].prunable,
             "recipe": self.grid.scenes[name].recipe.describe(),
             "budget_gain": gain,
             "undertrained_reference": None if gain is None else gain > data.margin + TINY,

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from ticketry.metrics import say_sparsity
 from ticketry.studies.cells import DENSE
+from ticketry.studies.remaining import remaining
+from ticketry.studies.tables import (
+    Section,
+    found_on,
+    mask_name,
+    number,
+    points,
+    say_largest,
+    section,
+    table,
+)
 
 _SIGNS = {"yes": "yes", "no": "no", "inconclusive": "open"}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table of a study's page.
-
-    Attributes:
-        title: in a few words.
-        words: what the numbers are.
-        head: of the columns.
-        rows: as text.
-    """
-
-    title: str
-    words: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def opening(summary: Mapping[str, Any]) -> str:
@@ -47,6 +40,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     return [
         *_targets(summary),
         *_curves(summary),
+        *remaining(summary),
         *_own(summary),
         *_matrix(summary),
         *_controls(summary),
@@ -68,16 +62,10 @@ def page(summary: Mapping[str, Any], level: int = 1) -> str:
     if summary["paper"]:
         lines += [f"The paper's {summary['paper']}.", ""]
     lines += [opening(summary), ""]
-    for section in sections(summary):
-        words = f": {section.words}" if section.words else ""
-        lines += [f"**{section.title}**{words}", "", *table(section.head, section.rows), ""]
+    for part in sections(summary):
+        words = f": {part.words}" if part.words else ""
+        lines += [f"**{part.title}**{words}", "", *table(part.head, part.rows), ""]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _section(
-    title: str, words: str, head: Sequence[str], rows: Sequence[Sequence[str]]
-) -> list[Section]:
-    return [Section(title, words, tuple(head), tuple(map(tuple, rows)))] if rows else []
 
 
 def _targets(summary: Mapping[str, Any]) -> list[Section]:
@@ -89,15 +77,15 @@ def _targets(summary: Mapping[str, Any]) -> list[Section]:
             [
                 name,
                 target["metric"],
-                _number(target, dense["mean"]),
-                _points(target, dense["std_all"]),
+                number(target, dense["mean"]),
+                points(target, dense["std_all"]),
                 str(sum(map(len, dense["scores"]))),
-                _points(target, target["budget_gain"], signed=True),
+                points(target, target["budget_gain"], signed=True),
                 stamp[target["undertrained_reference"]],
             ]
         )
     head = ["dense on", "metric", "mean", "std", "runs", "gain of the budget's second half", ""]
-    return _section("Dense", "test scores over all fine-tunings", head, rows)
+    return section("Dense", "test scores over all fine-tunings", head, rows)
 
 
 def _cell(summary: Mapping[str, Any], **wanted: Any) -> Mapping[str, Any]:
@@ -139,25 +127,7 @@ def _curves(summary: Mapping[str, Any]) -> list[Section]:
         "largest non-inferior",
     ]
     words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
-    return _section("Score against sparsity", words, head, rows)
-
-
-def mask_name(curve: Mapping[str, Any]) -> str:
-    """Return how a curve's masks are called: the method, and where they were found if elsewhere."""
-    return found_on(curve["arm"], curve["source"] if curve["source"] != curve["target"] else None)
-
-
-def found_on(arm: str, source: str | None) -> str:
-    """Return how masks are called: the method and, where they are of one task, that task."""
-    return f"{arm}, {source}" if source else arm
-
-
-def say_largest(curve: Mapping[str, Any]) -> list[str]:
-    """Return a curve's largest matching sparsities: within 1 std, ≥ mean, non-inferior."""
-    largest = (
-        curve["largest"][name] for name in ("matches_paper", "matches_strict", "noninferior")
-    )
-    return ["–" if found is None else say_sparsity(found) for found in largest]
+    return section("Score against sparsity", words, head, rows)
 
 
 def _own(summary: Mapping[str, Any]) -> list[Section]:
@@ -178,7 +148,7 @@ def _own(summary: Mapping[str, Any]) -> list[Section]:
         texts = [_against(summary, "dense", source=t, target=t, **there) for t in targets]
         rows.append([arm, say_sparsity(sparsity), *texts])
     words = "test score minus dense, in points, masks' mean (verdict of non-inferiority)"
-    return _section("Each task's own masks", words, ["mask", "sparsity", *targets], rows)
+    return section("Each task's own masks", words, ["mask", "sparsity", *targets], rows)
 
 
 def _matrix(summary: Mapping[str, Any]) -> list[Section]:
@@ -204,7 +174,7 @@ def _matrix(summary: Mapping[str, Any]) -> list[Section]:
                 same = [_against(summary, "same-task", target=t, **place) for t in targets]
                 if any(text != "–" for text in same):
                     rows.append(["… against the same-task mask", *same])
-        found += _section(
+        found += section(
             f"Transfer at {say_sparsity(sparsity)} sparsity",
             "test score minus dense, in points (verdict of non-inferiority)",
             ["mask ↓, fine-tuned on →", *targets],
@@ -229,15 +199,15 @@ def _controls(summary: Mapping[str, Any]) -> list[Section]:
                 found_on(cell["arm"], cell["source"]),
                 cell["target"],
                 say_sparsity(cell["sparsity"]),
-                _number(target, ticket["mean"]),
-                _number(target, cell["mean"]),
-                "–" if beaten is None else _points(target, beaten["difference"], signed=True),
+                number(target, ticket["mean"]),
+                number(target, cell["mean"]),
+                "–" if beaten is None else points(target, beaten["difference"], signed=True),
                 "–" if beaten is None else ("yes" if beaten["beaten"] else "no"),
             ]
         )
     head = ["control", "of the mask", "on", "sparsity", "mask", "control", "difference",
             "mask is better (one-sided 95%)"]  # fmt: skip
-    return _section("Controls", "test scores", head, rows)
+    return section("Controls", "test scores", head, rows)
 
 
 def _universality(summary: Mapping[str, Any]) -> list[Section]:
@@ -259,7 +229,7 @@ def _universality(summary: Mapping[str, Any]) -> list[Section]:
         return []
     head = ["mask", "sparsity", "for", "not inferior to dense on all",
             "not inferior to the same-task mask on all"]  # fmt: skip
-    return _section("Universal for the named set?", "", head, rows)
+    return section("Universal for the named set?", "", head, rows)
 
 
 def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
@@ -283,7 +253,7 @@ def _overlaps(summary: Mapping[str, Any]) -> list[Section]:
                 )
                 row.append(f"{kept:.3f} / {pruned:.3f} ({expected:.3f})")
             rows.append(row)
-        found += _section(
+        found += section(
             f"Overlap of masks at {say_sparsity(near['sparsity'])} sparsity",
             "intersection over union of kept / of pruned weights (of kept ones by chance at their "
             "layer densities)",
@@ -316,7 +286,7 @@ def _kernels(summary: Mapping[str, Any]) -> list[Section]:
         "share of convolution kernels of which nothing is kept, and of random masks with the "
         "same layer densities; kernels of one weight are left out"
     )
-    return _section("Zero kernels", words, head, rows)
+    return section("Zero kernels", words, head, rows)
 
 
 def _contrasts(summary: Mapping[str, Any]) -> list[Section]:
@@ -348,7 +318,7 @@ def _contrasts(summary: Mapping[str, Any]) -> list[Section]:
     head = ["arms", "sparsity", "searches", "difference in points, 90% interval", "margin",
             "masks' distance between arms / between seeds", "answer"]  # fmt: skip
     words = "mean over targets, paired by search seed, interval over searches"
-    return _section("Contrasts", words, head, rows)
+    return section("Contrasts", words, head, rows)
 
 
 def _against(summary: Mapping[str, Any], reference: str, **wanted: Any) -> str:
@@ -360,31 +330,5 @@ def _against(summary: Mapping[str, Any], reference: str, **wanted: Any) -> str:
     if found is None:
         return "–"
     target = summary["targets"][cell["target"]]
-    difference = _points(target, found["difference"], signed=True)
+    difference = points(target, found["difference"], signed=True)
     return f"{difference} ({_SIGNS[found['noninferior']]})"
-
-
-def _number(target: Mapping[str, Any], value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" if _in_points(target) else f"{value:.3f}"
-
-
-def _points(target: Mapping[str, Any], value: float | None, *, signed: bool = False) -> str:
-    if value is None:
-        return "–"
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f}" if _in_points(target) else f"{value:{sign}.3f}"
-
-
-def _in_points(target: Mapping[str, Any]) -> bool:
-    return target["metric"] not in ("loss", "perplexity")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table, a line each."""
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "|".join(["---"] * len(head)) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
