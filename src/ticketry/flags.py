@@ -49,8 +49,9 @@ TestData = Annotated[
 RecipeName = Annotated[
     str | None,
     typer.Option(
-        help="embedded | paper | squad | images | cifar | visda | pretrain | rounds | voc-boxes | "
-        "voc-masks; by default embedded for minilm, images for lite0, else paper."
+        help="embedded | paper | squad | images | photos | cifar | visda | pretrain | rounds | "
+        "voc-boxes | voc-masks; by default embedded for minilm, images for lite0, photos on other "
+        "models' images, pretrain on pre-training objectives, else paper."
     ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ticketry.config import DATA_OPTIONS, DataSpec, FindSpec, check_find
+from ticketry.config import DATA_OPTIONS, PRETRAINING, DataSpec, FindSpec, check_find
 from ticketry.errors import ConfigError, nearest, unknown_name_message
 from ticketry.recipes import RECIPES, Recipe
 from ticketry.searchspec import N_OF_M, SearchSpec
@@ -15,6 +15,11 @@ from ticketry.yamlfile import read_yaml
 
 USUAL_RECIPES = {"minilm": "embedded", "lite0": "images"}
 """Packaged model -> the recipe where none is named."""
+USUAL_OF_OBJECTIVES = {
+    **dict.fromkeys(("image-classification", "detection", "segmentation"), "photos"),
+    **dict.fromkeys(PRETRAINING, "pretrain"),
+}
+"""Objective -> that of other models; ``paper`` (BERT's) where it is not here."""
 
 _DATA = ("task", "data", *DATA_OPTIONS.values())
 _SEARCH = tuple(field.name for field in dataclasses.fields(SearchSpec))
@@ -45,8 +50,8 @@ RUN_OPTIONS = frozenset({"out", "store", "workers"})
 
 def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
     """Return the named recipe with the options' changes; note an unknown name in ``faults``."""
-    model = options.get("model")
-    name = options.get("recipe") or USUAL_RECIPES.get(str(model), "paper")
+    name = options.get("recipe") or USUAL_RECIPES.get(str(options.get("model")))
+    name = name or USUAL_OF_OBJECTIVES.get(_objective(options), "paper")
     if name not in RECIPES:
         faults.append(unknown_name_message("--recipe", str(name), RECIPES))
         name = "paper"
@@ -56,6 +61,22 @@ def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
         if options.get(option) is not None
     }
     return dataclasses.replace(RECIPES[name], **changes)
+
+
+def _objective(options: Mapping[str, Any]) -> str:
+    """Return what is learned, as far as options tell; faults are found elsewhere."""
+    from ticketry.tasks.registry import TASKS
+
+    objective, task = options.get("objective"), str(options.get("task") or "")
+    if objective is None and task in TASKS:
+        objective = TASKS[task].objective
+    elif objective is None and task.endswith((".yaml", ".yml")):
+        try:
+            said = read_yaml(Path(task))
+        except (OSError, ValueError):
+            said = None
+        objective = said.get("objective") if isinstance(said, Mapping) else None
+    return str(objective)
 
 
 def recipe_options(recipe: Mapping[str, Any]) -> dict[str, Any]:

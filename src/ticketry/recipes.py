@@ -173,6 +173,15 @@ RECIPES: Mapping[str, Recipe] = {
         schedule="cosine",
         image_size_px=64,
     ),
+    "photos": Recipe(
+        name="photos",
+        epochs=4.0,
+        learning_rate=0.01,
+        weight_decay=1e-4,
+        clip_norm=0.0,
+        optimizer="sgd",
+        schedule="cosine",
+    ),
     "pretrain": Recipe(
         name="pretrain",
         epochs=10.0,

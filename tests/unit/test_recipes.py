@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from ticketry.config import fingerprint
 from ticketry.course import learning_rate, make_optimizer
-from ticketry.options import build_find_spec
+from ticketry.options import build_find_spec, build_recipe
 from ticketry.recipes import RECIPES, Recipe, check_recipe
 from ticketry.reproduce import shared_flags
 
@@ -89,3 +91,31 @@ def test_options_of_images_reach_the_recipe_and_the_command() -> None:
     flags = " ".join(shared_flags(spec))
     assert "--recipe images --image-size 48 --augment crop" in flags
     assert build_find_spec({"model": "minilm", "task": "movies"}).recipe == RECIPES["embedded"]
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        ({"task": "movies"}, "paper"),
+        ({"model": "minilm", "task": "movies"}, "embedded"),
+        ({"task": "fashion-mnist"}, "photos"),
+        ({"model": "lite0", "task": "fashion-mnist"}, "images"),
+        ({"task": "fashion-mnist", "recipe": "cifar"}, "cifar"),
+        ({"data": "pets", "objective": "segmentation"}, "photos"),
+        ({"task": "moco/mnist"}, "pretrain"),
+    ],
+)
+def test_the_usual_recipe_is_the_datas(options: dict[str, Any], recipe: str) -> None:
+    spec = build_find_spec({"model": "some/model", "sparsity": 0.4, **options})
+    assert spec.recipe.name == recipe
+
+
+def test_a_task_file_says_what_its_data_are(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.yaml"
+    file.write_text("name: boxes\ndata: voc\nobjective: detection\n")
+    faults: list[str] = []
+    assert build_recipe({"model": "m", "task": str(file)}, faults).name == "photos"
+    file.write_text("- no task\n")
+    assert build_recipe({"model": "m", "task": str(file)}, faults).name == "paper"
+    assert build_recipe({"model": "m", "task": str(tmp_path / "none.yaml")}, faults).name == "paper"
+    assert faults == []
