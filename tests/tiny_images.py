@@ -7,7 +7,7 @@ import random
 import numpy as np
 
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 
 
 def stripes(size: int, seed: int = 0) -> Split:

@@ -21,14 +21,9 @@ from ticketry.errors import DataError, ModelError
 from ticketry.models.loading import resolve
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.images import (
-    PROCESSOR_FILE,
-    ImageClassification,
-    decode_image,
-    encode_image,
-    processing_of,
-)
+from ticketry.tasks.images import ImageClassification
 from ticketry.tasks.objectives import workload_for
+from ticketry.tasks.pixels import PROCESSOR_FILE, decode_image, encode_image, processing_of
 from ticketry.tasks.registry import load_task
 from ticketry.training import train
 from tiny_images import image_task

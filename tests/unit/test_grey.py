@@ -15,7 +15,8 @@ from ticketry.assets import is_fetched, verify_asset
 from ticketry.errors import DataError
 from ticketry.imagesets import FASHION, IMAGES, LABELS, MNIST, idx, read_fashion
 from ticketry.tasks.grey import DIGITS, FASHION_CLASSES, load_fashion, load_mnist, read_idx
-from ticketry.tasks.images import ImageBatches, augmented, decode_image
+from ticketry.tasks.images import ImageBatches, augmented
+from ticketry.tasks.pixels import decode_image
 
 
 def quiet(line: str) -> None:

@@ -20,8 +20,8 @@ from ticketry.errors import ConfigError, DataError
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.files import load_file
 from ticketry.tasks.hub import load_hub_task
-from ticketry.tasks.images import decode_image
 from ticketry.tasks.pictures import PictureReader
+from ticketry.tasks.pixels import decode_image
 from ticketry.tasks.registry import TASKS, load_task
 from ticketry.tasks.sources import data_files, load_data
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ticketry.tasks.base import Split
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.scenes import EDGES, SEEN, compose, scaled, scenes, silhouette
 
 GREY = [np.full((120, 150), value, dtype=np.uint8) for value in (90, 160)]

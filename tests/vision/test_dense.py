@@ -38,7 +38,7 @@ from ticketry.recipes import RECIPES
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.detection import Detection
 from ticketry.tasks.digits import load_digits
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.registry import TASKS, TaskInfo, register_task
 from ticketry.tasks.scenes import load_scenes
 from ticketry.tasks.segmentation import Segmentation

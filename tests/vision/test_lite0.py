@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 from ticketry.assets import verify_asset
 from ticketry.models.loading import load_backbone, prunable, resolve
 from ticketry.models.packaged import LITE0, PACKAGED
-from ticketry.tasks.images import processing_of
+from ticketry.tasks.pixels import processing_of
 
 PHOTOGRAPHS = {
     "espresso": (data.coffee, 967),

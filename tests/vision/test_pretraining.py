@@ -403,7 +403,7 @@ def test_the_probe_reads_features_under_any_head(objective: str, folder: Path) -
 
 
 def _decoded(text: str) -> Any:
-    from ticketry.tasks.images import decode_image
+    from ticketry.tasks.pixels import decode_image
 
     return decode_image(text)
 

@@ -32,7 +32,7 @@ from ticketry.models.loading import BaseRef, base_model, load_backbone, quiet
 from ticketry.models.sources import PROJECTION_FILE
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, TaskData
-from ticketry.tasks.images import PROCESSOR_FILE, Processing, decode_image, processing_of
+from ticketry.tasks.pixels import PROCESSOR_FILE, Pixels, Processing, decode_image, processing_of
 from ticketry.tasks.pretraining import check_pretraining
 from ticketry.tasks.retrieval import gallery_rows, read_features, retrieve
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, training_steps
@@ -169,12 +169,11 @@ class ContrastiveLearning:
                 raise DataError(f"the {name} split has no images; expected at least one.")
         self._images = [decode_image(text) for text in data.train.texts]
         self._gallery = gallery_rows(len(self._images))
+        looked_among = [data.train.texts[row] for row in self._gallery]
         self._read = {
-            "train": self.processing.apply([self._images[row] for row in self._gallery]),
-            **{
-                name: self.processing.apply([decode_image(t) for t in getattr(data, name).texts])
-                for name in ("validation", "test")
-            },
+            "train": Pixels(looked_among, self.processing),
+            "validation": Pixels(data.validation.texts, self.processing),
+            "test": Pixels(data.test.texts, self.processing),
         }
         channels = self.processing.channels
         with torch.no_grad():
@@ -267,9 +266,9 @@ def probe(
     workload: Any,
     model: nn.Module,
     split: SplitName,
-    gallery: Tensor,
+    gallery: Tensor | Pixels,
     rows: Sequence[int],
-    images: Tensor,
+    images: Tensor | Pixels,
 ) -> Evaluation:
     """Score a model by retrieval among images that it was trained on.
 

@@ -19,7 +19,7 @@ from ticketry.models.loading import BaseRef
 from ticketry.models.sources import CONFIG_FILE
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, Split, TaskData
-from ticketry.tasks.images import decode_image, processing_of
+from ticketry.tasks.pixels import Pixels, decode_image, processing_of
 from ticketry.tasks.workload import Batch, SplitName, precision, training_steps
 
 EVAL_BATCH = 32
@@ -28,7 +28,7 @@ EVAL_BATCH = 32
 class DenseBatches(Sequence[Batch]):
     """The batches of one training: rows of tensors, made when they are asked for."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], order: NDArray[np.int64]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor | Pixels], order: NDArray[np.int64]) -> None:
         self.tensors, self.order = tensors, order
 
     def __len__(self) -> int:
@@ -82,9 +82,9 @@ class DensePrediction:
         self.processing = processing_of(base, self.side)
         self._splits = {name: self._tensors(name) for name in SPLITS}
 
-    def _tensors(self, name: str) -> dict[str, Tensor]:
+    def _tensors(self, name: str) -> dict[str, Tensor | Pixels]:
         split = getattr(self.data, name)
-        images = self.processing.apply([decode_image(text) for text in split.texts])
+        images = Pixels(split.texts, self.processing)
         return {"pixel_values": images, **self._targets(split, name)}
 
     def _targets(self, split: Split, name: str) -> dict[str, Tensor]:
@@ -122,8 +122,8 @@ class DensePrediction:
         model.eval()
         try:
             with precision(device, self.recipe.dtype):
-                for start in range(0, len(images), EVAL_BATCH):
-                    yield start, images[start : start + EVAL_BATCH].to(device)
+                for number, part in enumerate(images.split(EVAL_BATCH)):
+                    yield number * EVAL_BATCH, part.to(device)
         finally:
             model.train(training)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ticketry.metrics import METRICS
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.splits import sizes_for, split_groups
 
 SCALE = 15

@@ -14,7 +14,7 @@ from ticketry.errors import DataError
 from ticketry.imagesets import FASHION, IMAGES, LABELS, MNIST
 from ticketry.metrics import METRICS
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.splits import sizes_for, split_groups
 
 FASHION_CLASSES = (

@@ -1,176 +1,36 @@
-"""Classes of images: a task bound to a base, as the training loop's workload.
-
-An image stands in a split as text: ``HEIGHTxWIDTHxCHANNELS:`` and the base64 of its uint8 pixels,
-rows first, channels last. So data of any kind are hashed, split and stored in one way.
-"""
+"""Classes of images: a task bound to a base, as the training loop's workload."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, pad
+from torch.nn.functional import cross_entropy, pad
 
 from ticketry.config import derive_seed
-from ticketry.errors import DataError, ModelError, TrainingError
+from ticketry.errors import DataError, TrainingError
 from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import BaseRef, canonical_tensors, load_backbone, quiet
-from ticketry.models.sources import read_config
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import Split, TaskData
+from ticketry.tasks.pixels import PROCESSOR_FILE, Pixels, processing_of
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps
 
 EVAL_BATCH = 64
-PROCESSOR_FILE = "preprocessor_config.json"
-_DEFAULT = (0.5, 0.5, 0.5)
-_MOST_PIXELS = 1 << 26
-
-
-def encode_image(pixels: NDArray[np.uint8]) -> str:
-    """Return an image as it stands in a split.
-
-    Args:
-        pixels: uint8 of shape (height, width) or (height, width, channels).
-    """
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-        raise DataError(
-            f"an image has dtype {pixels.dtype} and {pixels.ndim} dimensions; expected uint8 "
-            "pixels of (height, width) or (height, width, channels)."
-        )
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    shape = "x".join(map(str, pixels.shape))
-    return f"{shape}:{base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode()}"
-
-
-def decode_image(text: str) -> NDArray[np.uint8]:
-    """Return an image of :func:`encode_image`, shape (height, width, channels).
-
-    Raises:
-        DataError: it is none.
-    """
-    shape, _, data = text.partition(":")
-    try:
-        height, width, channels = (int(size) for size in shape.split("x"))
-        if not 0 < height * width * channels <= _MOST_PIXELS:
-            raise ValueError
-        pixels = np.frombuffer(base64.b64decode(data, validate=True), dtype=np.uint8)
-        return pixels.reshape(height, width, channels)
-    except (ValueError, binascii.Error) as error:
-        raise DataError(
-            f"an example is no image: it begins with {text[:20]!r}; expected "
-            "HEIGHTxWIDTHxCHANNELS: and base64 of that many pixels."
-        ) from error
-
-
-@dataclass(frozen=True)
-class Processing:
-    """How pixels become a model's input.
-
-    Attributes:
-        size: (height, width) that images are resized to.
-        channels: of the model.
-        mean, std: of each channel, of pixels in [0, 1].
-        stated: whether the base's folder says mean and std.
-    """
-
-    size: tuple[int, int]
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    stated: bool
-
-    def apply(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Return images as one float32 tensor [images, channels, height, width]."""
-        return torch.stack([self._one(image) for image in images])
-
-    def _one(self, image: NDArray[np.uint8]) -> Tensor:
-        # Copied: the bytes of a string cannot be written to, which torch warns of.
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255.0
-        if pixels.shape[0] == 1 and self.channels > 1:
-            pixels = pixels.expand(self.channels, -1, -1)
-        if pixels.shape[0] != self.channels:
-            raise DataError(
-                f"an image has {pixels.shape[0]} channels, the model reads {self.channels}; "
-                "expected as many, or 1 (grey)."
-            )
-        if pixels.shape[1:] != self.size:
-            pixels = interpolate(
-                pixels[None], self.size, mode="bilinear", antialias=True, align_corners=False
-            )[0]
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return (pixels - mean[:, None, None]) / std[:, None, None]
-
-
-def processing_of(base: BaseRef, image_size: int | None = None) -> Processing:
-    """Read how a base wants its images.
-
-    Mean and standard deviation come from ``preprocessor_config.json`` (0.5 each where it is
-    missing), the size from there or from the model's configuration; all of them from timm's own
-    configuration where the model is one of timm.
-
-    Args:
-        base: the base model.
-        image_size: pixels of either side, instead of what the base says.
-
-    Raises:
-        ModelError: the file is not JSON, or its values do not fit.
-    """
-    config = read_config(base)
-    timm = config.get("pretrained_cfg") or {}
-    wanted = list(timm.get("input_size") or ())
-    channels = int(config.get("num_channels", wanted[0] if wanted else 3))
-    path = Path(base.path) / PROCESSOR_FILE
-    stated: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} is not JSON: {error}.") from error
-    size = stated.get("size", config.get("image_size", wanted[1:] or 224))
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge")
-        size = [size.get("height", edge), size.get("width", edge)]
-    elif isinstance(size, int):
-        size = [size, size]
-    if image_size is not None:
-        size = [image_size, image_size]
-    mean = stated.get("image_mean", timm.get("mean") or _DEFAULT[:1] * channels)
-    std = stated.get("image_std", timm.get("std") or _DEFAULT[:1] * channels)
-    try:
-        found = Processing(
-            (int(size[0]), int(size[1])),
-            channels,
-            tuple(float(value) for value in mean),
-            tuple(float(value) for value in std),
-            "image_mean" in stated or "mean" in timm,
-        )
-        fits = len(found.mean) == len(found.std) == channels and min(found.std) > 0
-        if not (fits and min(found.size) > 0 and max(found.size) <= 4096):
-            raise ValueError
-    except (TypeError, ValueError, IndexError) as error:
-        raise ModelError(
-            f"{path} does not fit the model: size {size}, image_mean {mean}, image_std {std}; "
-            f"expected a height and width, and {channels} numbers each, the last above 0."
-        ) from error
-    return found
 
 
 class ImageBatches(Sequence[Batch]):
     """The batches of one training, made when they are asked for.
 
     Args:
-        images: [images, channels, height, width].
+        images: [images, channels, height, width], prepared or to be.
         labels: one each.
         order: rows of each step, shape (steps, batch).
         augment: a key of :data:`ticketry.config.AUGMENTATIONS`.
@@ -180,7 +40,7 @@ class ImageBatches(Sequence[Batch]):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | Pixels,
         labels: Tensor,
         order: NDArray[np.int64],
         augment: str = "none",
@@ -267,11 +127,10 @@ class ImageClassification:
             for name in ("train", "validation", "test")
         }
 
-    def _tensors(self, split: Split, name: str) -> tuple[Tensor, Tensor]:
+    def _tensors(self, split: Split, name: str) -> tuple[Pixels, Tensor]:
         if not split.texts:
             raise DataError(f"the {name} split has no examples; expected at least one.")
-        images = self.processing.apply([decode_image(text) for text in split.texts])
-        return images, torch.tensor(split.labels)
+        return Pixels(split.texts, self.processing), torch.tensor(split.labels)
 
     @property
     def truncated(self) -> Mapping[str, int]:

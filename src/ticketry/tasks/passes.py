@@ -13,7 +13,7 @@ from ticketry.models.loading import BaseRef, base_model
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.dense import side_of
-from ticketry.tasks.images import decode_image, processing_of
+from ticketry.tasks.pixels import decode_image, processing_of
 
 FORWARDS = {"simclr": 6.0, "moco": 4.0}
 """Objective -> a step's cost in forward passes of an image, where it isn't three (a backward pass

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ticketry.errors import DataError
 from ticketry.files import most_here
 from ticketry.tasks.base import MOST_BYTES
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
             ".pgm", ".pbm")  # fmt: skip

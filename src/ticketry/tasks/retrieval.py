@@ -15,6 +15,7 @@ from ticketry.config import derive_seed
 from ticketry.errors import TrainingError
 from ticketry.models.contrastive import features
 from ticketry.models.loading import base_model
+from ticketry.tasks.pixels import Pixels
 from ticketry.tasks.workload import precision
 
 GALLERY = 4096
@@ -35,7 +36,7 @@ def gallery_rows(examples: int) -> list[int]:
 
 
 @torch.no_grad()
-def read_features(model: nn.Module, images: Tensor, dtype: str, split: str) -> Tensor:
+def read_features(model: nn.Module, images: Tensor | Pixels, dtype: str, split: str) -> Tensor:
     """Return features of unit length, [images, features], on the CPU, with the model in eval mode.
 
     Raises:

@@ -18,7 +18,7 @@ from ticketry.config import derive_seed
 from ticketry.metrics import METRICS
 from ticketry.metrics.maps import encode_map
 from ticketry.tasks.base import Split, TaskData
-from ticketry.tasks.images import decode_image, encode_image
+from ticketry.tasks.pixels import decode_image, encode_image
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ticketry.errors import DataError
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.readers.base import Examples, Found, Layout
 from ticketry.tasks.tables import decode_file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ticketry.errors import DataError
-from ticketry.tasks.images import encode_image
+from ticketry.tasks.pixels import encode_image
 from ticketry.tasks.readers.base import Examples, Found, Layout
 
 _FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
