@@ -155,6 +155,23 @@ def test_a_stem_is_what_the_architecture_says(architecture: str, stem: str) -> N
     assert prunable(model, stem) == (stem,)  # whoever names it means it
 
 
+@pytest.mark.parametrize(
+    "architecture", ["mobilevit_s", "ghostnet_050", "repvit_m0_9", "lcnet_035"]
+)
+def test_no_depthwise_is_told_by_what_a_convolution_does(architecture: str) -> None:
+    with torch.device("meta"):
+        model = TimmWrapperModel(TimmWrapperConfig(architecture=architecture))
+    kept = set(prunable(model, "no-depthwise"))
+    parts = {
+        f"{name}.weight": part.groups == part.in_channels > 1
+        for name, part in model.base_model.named_modules()
+        if isinstance(part, torch.nn.Conv2d)
+    }
+    assert any(parts.values())
+    assert not kept & {name for name, depthwise in parts.items() if depthwise}
+    assert kept < set(prunable(model, "encoder"))
+
+
 def test_an_unknown_architecture_shows_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no architecture 'resnet5'\. Did you mean resnet50"):
         create("resnet5", 0)

@@ -7,7 +7,7 @@ A scope is a function of the base and a scope name, never of the task (heads are
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ticketry.core.scope import ScopeRule
 from ticketry.errors import ScopeError, UnknownNameError, unknown_name_message
@@ -23,15 +23,20 @@ _PATTERN_NDIMS = (2, 3, 4)
 _PATTERN_MARKS = "*?[.!"
 
 
-def scope_rule(scope: str | Sequence[str], model_type: str, stem: Sequence[str] = ()) -> ScopeRule:
+_NOTHING: Mapping[str, Sequence[str]] = {}
+
+
+def scope_rule(
+    scope: str | Sequence[str], model_type: str, left_out: Mapping[str, Sequence[str]] = _NOTHING
+) -> ScopeRule:
     """Turn a scope name, patterns, or both into one rule.
 
     Args:
         scope: a scope name of the family, or glob patterns on canonical names; ``!pattern``
             excludes. Names and patterns may be mixed: ``("encoder", "!encoder.layer.0.*")``.
         model_type: the base's ``model_type``.
-        stem: patterns of what turns pixels into features, as the model says; no scope of a family
-            has it.
+        left_out: a scope's name -> patterns of what it leaves out of this very model beside what
+            the family says; ``*``: of each named scope.
     Returns:
         The rule; patterns select tensors of 2 dimensions and more (never biases and norms).
 
@@ -48,7 +53,7 @@ def scope_rule(scope: str | Sequence[str], model_type: str, stem: Sequence[str] 
         if family is not None and part in family.scopes:
             rule = family.scopes[part]
             include += rule.include
-            exclude += [*rule.exclude, *stem]
+            exclude += [*rule.exclude, *left_out.get("*", ()), *left_out.get(part, ())]
             ndims = tuple(sorted({*ndims, *rule.ndims}))
         elif part.startswith("!"):
             exclude.append(part[1:])

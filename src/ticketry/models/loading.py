@@ -216,10 +216,10 @@ def prunable(
         UnknownNameError: an unknown scope, or a family without named scopes.
     """
     shared: dict[str, str] = {}
-    stem: list[str] = []
+    left_out: dict[str, list[str]] = {}
     if isinstance(source, nn.Module):
         base = base_model(source)
-        stem = _stem(base)
+        left_out = {"*": _stem(base), "no-depthwise": _depthwise(base)}
         model_type = model_type or str(getattr(config_of(source), "model_type", "?"))
         head = built_in_head(base)
         owners: dict[int, str] = {}
@@ -233,7 +233,7 @@ def prunable(
                 shared[name] = owner
     else:
         shapes = {name: tuple(shape) for name, shape in source.items()}
-    rule = scope_rule(scope, model_type or "?", stem)
+    rule = scope_rule(scope, model_type or "?", left_out)
     names = resolve_scope(shapes, rule, shared=shared)
     fitting = [name for name, shape in shapes.items() if len(shape) in rule.ndims]
     idle = [pattern for pattern in rule.include if not matching(fitting, [pattern])]
@@ -251,6 +251,15 @@ def _stem(base: nn.Module) -> list[str]:
     first = said.get("first_conv") if isinstance(said, Mapping) else None
     names = (first,) if isinstance(first, str) else tuple(first or ())
     return [f"{name}.*" for name in names]
+
+
+def _depthwise(base: nn.Module) -> list[str]:
+    """Return the weights of convolutions that look at one channel for each output."""
+    return [
+        f"{name}.weight"
+        for name, part in base.named_modules()
+        if isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1
+    ]
 
 
 @torch.no_grad()
