@@ -32,7 +32,7 @@ from ticketry.models.loading import BaseRef, base_model, load_backbone, quiet
 from ticketry.models.sources import PROJECTION_FILE
 from ticketry.recipes import Recipe
 from ticketry.tasks.base import SPLITS, TaskData
-from ticketry.tasks.pixels import PROCESSOR_FILE, Pixels, Processing, decode_image, processing_of
+from ticketry.tasks.pixels import PROCESSOR_FILE, Decoded, Pixels, Processing, processing_of
 from ticketry.tasks.pretraining import check_pretraining
 from ticketry.tasks.retrieval import gallery_rows, read_features, retrieve
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, training_steps
@@ -167,7 +167,7 @@ class ContrastiveLearning:
         for name in SPLITS:
             if not getattr(data, name).texts:
                 raise DataError(f"the {name} split has no images; expected at least one.")
-        self._images = [decode_image(text) for text in data.train.texts]
+        self._images = Decoded(data.train.texts)
         self._gallery = gallery_rows(len(self._images))
         looked_among = [data.train.texts[row] for row in self._gallery]
         self._read = {

@@ -11,6 +11,8 @@ from ticketry.errors import DataError
 from ticketry.metrics import METRICS, metrics_for
 from ticketry.tasks.base import Label, Split, TaskData
 from ticketry.tasks.dealing import hold_out
+from ticketry.tasks.pictures import TooManyPicturesError, by_reference
+from ticketry.tasks.pixels import identity
 from ticketry.tasks.readers import Examples, Found, recognise
 from ticketry.tasks.readers.base import TEST, choose_splits
 from ticketry.tasks.readers.hubimages import is_hub_folder, read_hub
@@ -125,9 +127,14 @@ def _read(
     layout = recognise(folder, objective)
     there = layout.splits(folder)
     if alone and (tested := [name for name in TEST if name in there]):
-        return layout.read(folder, {"train": tested[0]}, objective)
-    wanted = choose_splits(there, test_split, data)
-    return layout.read(folder, wanted, objective)
+        wanted = {"train": tested[0]}
+    else:
+        wanted = choose_splits(there, test_split, data)
+    try:
+        return layout.read(folder, wanted, objective)
+    except TooManyPicturesError:
+        with by_reference():
+            return layout.read(folder, wanted, objective)
 
 
 def _names(examples: Examples) -> tuple[str, ...]:
@@ -175,7 +182,7 @@ def _check_objects(splits: Mapping[str, Split], where: str) -> None:
 def equal_groups(texts: Sequence[str]) -> list[int]:
     """Return a number for each image: that of the first that equals it."""
     first: dict[str, int] = {}
-    return [first.setdefault(text, index) for index, text in enumerate(texts)]
+    return [first.setdefault(identity(text), index) for index, text in enumerate(texts)]
 
 
 def _without_copies(given: dict[str, Split], objective: str) -> tuple[dict[str, Split], list[str]]:
@@ -187,19 +194,21 @@ def _without_copies(given: dict[str, Split], objective: str) -> tuple[dict[str, 
         if part not in found:
             continue
         split = found[part]
-        kept = [i for i, text in enumerate(split.texts) if text not in seen]
+        own = [identity(text) for text in split.texts]
+        kept = [i for i, text in enumerate(own) if text not in seen]
         if left := len(split) - len(kept):
             said.append(
                 f"{left:,} {part} images that also stand in the held-out data were left out"
             )
             found[part] = split = split.take(kept)
-        seen.update(split.texts)
+        seen.update(own)
     if objective == _CLASSES:
         whole = found["train"]
         classes: dict[str, set[Label]] = {}
-        for text, label in zip(whole.texts, whole.labels, strict=True):
+        own = [identity(text) for text in whole.texts]
+        for text, label in zip(own, whole.labels, strict=True):
             classes.setdefault(text, set()).add(label)
-        kept = [i for i, text in enumerate(whole.texts) if len(classes[text]) == 1]
+        kept = [i for i, text in enumerate(own) if len(classes[text]) == 1]
         if left := len(whole) - len(kept):
             said.append(f"{left:,} images that stand in two classes were left out")
             found["train"] = whole.take(kept)

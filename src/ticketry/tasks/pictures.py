@@ -5,10 +5,12 @@ Pillow decodes; formats that it hands to other programs (EPS) are not opened.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ticketry.errors import DataError
-from ticketry.files import most_here
+from ticketry.files import most_here, sha256_bytes
 from ticketry.tasks.base import MOST_BYTES
-from ticketry.tasks.pixels import encode_image
+from ticketry.tasks.pixels import encode_image, refer_to
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm",
             ".pgm", ".pbm")  # fmt: skip
@@ -27,6 +29,12 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 SHORT = 256
 """Pixels of the shorter side of a picture that is to be classified, at most."""
+
+_ODD_MODES = {
+    "palette": ("P",),
+    "CMYK": ("CMYK",),
+    "16 bits": ("I;16", "I;16B", "I;16L", "I;16N"),
+}
 
 MOST_PIXELS = 1 << 26
 MOST_SAID = 5
@@ -39,6 +47,26 @@ _UNUSUAL = {
     "frames": "are moving pictures, of which the first was read",
     "shrunk": "were shrunk until their shorter side had {short} pixels",
 }
+
+
+MOST_KEPT = 2 << 30
+"""Bytes of prepared pictures from which on those of a folder are left in their files."""
+
+_refers: ContextVar[bool] = ContextVar("refers", default=False)
+
+
+class TooManyPicturesError(DataError):
+    """A folder's pictures are too many to keep; they can be read by reference."""
+
+
+@contextlib.contextmanager
+def by_reference() -> Iterator[None]:
+    """Meanwhile leave the pictures that are read in their files."""
+    token = _refers.set(True)
+    try:
+        yield
+    finally:
+        _refers.reset(token)
 
 
 class PictureReader:
@@ -66,10 +94,14 @@ class PictureReader:
             where: what it is called in messages.
 
         Raises:
-            DataError: the pictures so far take more memory than prepared data may.
+            TooManyPicturesError: the pictures so far take more than is kept, and could be left in
+                their files.
+            DataError: they take more memory than prepared data may.
         """
         try:
             data = file if isinstance(file, bytes) else file.read_bytes()
+            if _refers.get() and isinstance(file, Path):
+                return self._reference(data, file)
             pixels = self._pixels(data)
         except OSError as error:
             self.faults.append(f"{where} cannot be read: {error.strerror}")
@@ -80,6 +112,8 @@ class PictureReader:
         self._channels[pixels.shape[2] if pixels.ndim == 3 else 1] += 1
         text = encode_image(pixels)
         self._bytes += len(text)
+        if isinstance(file, Path) and self._bytes > most_here(MOST_KEPT):
+            raise TooManyPicturesError(f"{where} and those before it are too many to keep.")
         if self._bytes > (most := most_here(MOST_BYTES)):
             raise DataError(
                 f"the first {self._channels.total():,} images take {self._bytes / 1e9:.3g} GB as "
@@ -91,15 +125,43 @@ class PictureReader:
 
     def _pixels(self, data: bytes) -> NDArray[np.uint8]:
         image, first = open_picture(data)
-        if self.short is not None and min(image.size) > self.short:
-            scale = self.short / min(image.size)
-            if image.mode in ("L", "RGB"):
-                size = [max(1, round(side * scale)) for side in image.size]
-                image = image.resize(size, resample=2, reducing_gap=3.0)  # 2: bilinear
-                self.unusual["shrunk"] += 1
+        size = self._size(image)
+        if size != image.size:
+            image = _shrunk(image, size)
+            self.unusual["shrunk"] += 1
         self.unusual.update(first)
         pixels: NDArray[np.uint8] = np.asarray(image)
         return pixels
+
+    def _size(self, image: Any) -> tuple[int, int]:
+        """Return the width and height with which a picture is read."""
+        width, height = image.size
+        if self.short is None or min(width, height) <= self.short:
+            return width, height
+        scale = self.short / min(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def _reference(self, data: bytes, file: Path) -> str:
+        """Return a picture as it stands in a split, its pixels left in its file.
+
+        Its header alone is read, but where only the pixels say what it is.
+        """
+        image = _opened(data, FORMATS)
+        unusual: list[str] = []
+        mode = image.mode
+        see_through = "A" in mode or "a" in mode or "transparency" in image.info
+        if see_through or mode in ("I", "F"):
+            image, unusual = open_picture(data)  # or says what is wrong with it
+            mode = image.mode
+        elif kind := next((kind for kind, modes in _ODD_MODES.items() if mode in modes), None):
+            unusual = [kind]
+        self.unusual.update(unusual)
+        width, height = size = self._size(image)
+        if size != image.size:
+            self.unusual["shrunk"] += 1
+        channels = 1 if mode in ("1", "L") or mode.startswith("I;16") else 3
+        self._channels[channels] += 1
+        return refer_to((height, width, channels), sha256_bytes(data), file.absolute())
 
     def notes(self) -> list[str]:
         """Say what was unusual, with counts."""
@@ -119,6 +181,37 @@ class PictureReader:
             DataError: names the first few pictures and counts the rest.
         """
         refuse_all(self.faults, source, "image", "Mend or remove them.")
+
+
+def _shrunk(image: Any, size: tuple[int, int]) -> Any:
+    return image.resize(size, resample=2, reducing_gap=3.0)  # 2: bilinear
+
+
+def pixels_in(path: Path, sha256: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return the pixels of a picture that stands in a split by reference.
+
+    Args:
+        path: of its file.
+        sha256: of the file.
+        shape: (height, width, channels) that it is read with.
+
+    Raises:
+        DataError: the file is gone, has changed, or is damaged.
+    """
+    remedy = "Put it back, or delete the run's store and run the command again."
+    try:
+        data = path.read_bytes()
+        if sha256_bytes(data) != sha256:
+            raise ValueError("is another file than when the data were prepared")
+        image, _ = open_picture(data)
+        if image.size != (shape[1], shape[0]):
+            image = _shrunk(image, (shape[1], shape[0]))
+        pixels: NDArray[np.uint8] = np.asarray(image)
+        return pixels.reshape(shape)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. {remedy}") from error
+    except ValueError as error:
+        raise DataError(f"{path} {error}. {remedy}") from error
 
 
 def refuse_all(faults: list[str], source: str, what: str, remedy: str) -> None:

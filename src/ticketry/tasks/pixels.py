@@ -1,7 +1,9 @@
 """An image as text, and as what a model reads.
 
 An image stands in a split as text: ``HEIGHTxWIDTHxCHANNELS:`` and the base64 of its uint8 pixels,
-rows first, channels last. So data of any kind are hashed, split and stored in one way.
+rows first, channels last. So data of any kind are hashed, split and stored in one way. Where a
+folder holds too many to keep, ``HEIGHTxWIDTHxCHANNELS:@``, the file's SHA-256, ``:`` and its path
+stand there instead: all the same but for where the file lies.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,6 +31,7 @@ from ticketry.models.sources import BaseRef, read_config
 PROCESSOR_FILE = "preprocessor_config.json"
 _DEFAULT = (0.5, 0.5, 0.5)
 _MOST_PIXELS = 1 << 26
+_REFERENCE = re.compile(r"[0-9]{1,8}x[0-9]{1,8}x[13]:@[0-9a-f]{64}:")
 MOST_PREPARED = 4 << 30
 """Bytes of a split's images as float32 that are held, at most; more are prepared batch by batch."""
 
@@ -47,13 +52,41 @@ def encode_image(pixels: NDArray[np.uint8]) -> str:
     return f"{shape}:{base64.b64encode(np.ascontiguousarray(pixels).tobytes()).decode()}"
 
 
+def refer_to(shape: tuple[int, int, int], sha256: str, path: Path) -> str:
+    """Return an image as it stands in a split, its pixels left in their file.
+
+    Args:
+        shape: (height, width, channels) that it is read with.
+        sha256: of the file.
+        path: of the file.
+    """
+    return f"{'x'.join(map(str, shape))}:@{sha256}:{path}"
+
+
+def is_referred(text: str) -> bool:
+    """Say whether an image's pixels stand in a file of its own."""
+    return _REFERENCE.match(text) is not None
+
+
+def identity(text: str) -> str:
+    """Return an example less where its file lies: what makes it equal to another."""
+    found = _REFERENCE.match(text)
+    return text if found is None else found[0]
+
+
 def decode_image(text: str) -> NDArray[np.uint8]:
-    """Return an image of :func:`encode_image`, shape (height, width, channels).
+    """Return an image of :func:`encode_image` or :func:`refer_to`, (height, width, channels).
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or its file is gone or has changed.
     """
     shape, _, data = text.partition(":")
+    if data.startswith("@") and is_referred(text):
+        from ticketry.tasks.pictures import pixels_in
+
+        height, width, channels = (int(size) for size in shape.split("x"))
+        sha256, _, path = data[1:].partition(":")
+        return pixels_in(Path(path), sha256, (height, width, channels))
     try:
         height, width, channels = (int(size) for size in shape.split("x"))
         if not 0 < height * width * channels <= _MOST_PIXELS:
@@ -194,7 +227,34 @@ class Pixels:
             yield self._read(range(start, end)) if self._whole is None else self._whole[start:end]
 
     def _read(self, rows: Sequence[int]) -> Tensor:
-        return self._processing.apply([decode_image(self._texts[row]) for row in rows])
+        texts = [self._texts[row] for row in rows]
+        if not any(map(is_referred, texts)):
+            return self._processing.apply([decode_image(text) for text in texts])
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow lets others run
+            return self._processing.apply(list(pool.map(decode_image, texts)))
+
+
+class Decoded(Sequence[NDArray[np.uint8]]):
+    """The images of a split as arrays: kept, or where they stand in files read when asked for."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        referred = any(map(is_referred, texts))
+        self._kept = None if referred else [decode_image(text) for text in texts]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[NDArray[np.uint8]]: ...
+    def __getitem__(self, row: int | slice) -> Any:
+        if self._kept is not None:
+            return self._kept[row]
+        if isinstance(row, slice):
+            return [decode_image(text) for text in self._texts[row]]
+        return decode_image(self._texts[row])
 
 
 def _most_prepared() -> int:
