@@ -6,16 +6,21 @@ the CPU multiplies bfloat16 in tiles of its own: what a training spends elsewher
 
 from __future__ import annotations
 
+import dataclasses
 from time import perf_counter
 
 from ticketry.errors import TicketryError
 from ticketry.parallel import launched
 from ticketry.scene import Scene
+from ticketry.tasks.base import Split, TaskData
 
 ENOUGH_S = 0.6
 """Steps are timed for about so long, after a first one, which also pays for what is done once."""
 ENOUGH_STEPS = 10
 """No more are timed than so many: of a small model a few say as much."""
+
+
+_HELD_OUT = 64
 
 
 class _EnoughError(KeyboardInterrupt):
@@ -79,26 +84,57 @@ def _flops_per_s(scene: Scene) -> float | None:
     from ticketry.tasks.objectives import workload_for
     from ticketry.training import train
 
-    context, recipe = scene.context, scene.recipe
     before = torch.get_num_threads()
-    torch.set_num_threads(context.threads)
-    times = [perf_counter()]
-
-    def clock(done: int, total: int) -> None:
-        times.append(perf_counter())
-        timed = len(times) - 2  # after the first
-        if timed >= ENOUGH_STEPS or (timed and times[-1] - times[1] >= ENOUGH_S):
-            raise _EnoughError
-
+    torch.set_num_threads(scene.context.threads)
     try:
-        base = resolve(context.base_name, context.base_revision)
-        train(workload_for(base, scene.data, recipe), recipe, seed=0, progress=clock)
-    except _EnoughError:
-        pass
-    except TicketryError:
-        return None  # the run itself will say what is wrong, at its place
+        base = resolve(scene.context.base_name, scene.context.base_revision)
+        recipe = dataclasses.replace(scene.recipe, epochs=ENOUGH_STEPS + 2.0)  # a step each
+        for data in (_few(scene.data, (ENOUGH_STEPS + 2) * recipe.batch_size), scene.data):
+            clock = _Clock()
+            try:
+                workload = workload_for(base, data, recipe)
+                batch = workload.count(workload.batches(0, recipe)[0])[0]
+                train(workload, recipe, seed=0, progress=clock)
+            except _EnoughError:
+                pass
+            except TicketryError:
+                continue  # too few to make a block of; what else is wrong the run will say
+            return batch * scene.flops_per_pass / clock.seconds_a_step()
     finally:
         torch.set_num_threads(before)
-    first = 1 if len(times) > 2 else 0
-    examples = min(recipe.batch_size, scene.sizes.train) * (len(times) - 1 - first)
-    return examples * scene.flops_per_pass / (times[-1] - times[first])
+    return None
+
+
+class _Clock:
+    """Takes the time after each step, and ends the training when that is enough."""
+
+    def __init__(self) -> None:
+        self._times = [perf_counter()]
+
+    def __call__(self, done: int, total: int) -> None:
+        self._times.append(perf_counter())
+        timed = len(self._times) - 2  # after the first
+        if timed >= ENOUGH_STEPS or (timed and self._times[-1] - self._times[1] >= ENOUGH_S):
+            raise _EnoughError
+
+    def seconds_a_step(self) -> float:
+        """Return the mean, without the first step where there are more."""
+        times = self._times[1:] if len(self._times) > 2 else self._times
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+
+def _few(data: TaskData, count: int) -> TaskData:
+    """Return data with so many examples to train on, and few held out: nothing is read in vain."""
+    if data.parts:
+        parts = tuple(_few(part, count) for part in data.parts)
+        one = parts[0]
+        return dataclasses.replace(
+            data, parts=parts, train=one.train, validation=one.validation, test=one.test
+        )
+    return dataclasses.replace(
+        data.limited(count, 0), validation=_head(data.validation), test=_head(data.test)
+    )
+
+
+def _head(split: Split) -> Split:
+    return split.take(range(min(_HELD_OUT, len(split))))

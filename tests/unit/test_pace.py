@@ -13,9 +13,11 @@ import torch
 from ticketry import pace, training
 from ticketry.config import DataSpec
 from ticketry.errors import TrainingError
-from ticketry.pace import ENOUGH_STEPS, Pace, kind_of
+from ticketry.pace import ENOUGH_STEPS, Pace, _Clock, _few, kind_of
 from ticketry.recipes import Recipe
 from ticketry.scene import Scene, prepare
+from ticketry.tasks.base import TaskData
+from ticketry.tasks.objectives import workload_for
 
 RECIPE = Recipe(epochs=4, batch_size=8, max_length_tokens=16)
 
@@ -54,10 +56,27 @@ def test_seconds_are_those_of_a_step_times_the_steps(
     assert Pace().seconds(scene, passes * scene.flops_per_pass, 2) == pytest.approx(50 * takes)
 
 
-def test_a_training_of_one_step_is_timed_whole(scene: Scene, clock: list[float]) -> None:
+def test_a_single_step_is_timed_whole(clock: list[float]) -> None:
     clock[0] = 3.0
-    short = dataclasses.replace(scene, recipe=dataclasses.replace(RECIPE, epochs=0.01))
-    assert Pace().seconds(short, 8 * scene.flops_per_pass, 1) == pytest.approx(3.0)
+    watch = _Clock()
+    watch(1, 1)
+    assert watch.seconds_a_step() == pytest.approx(3.0)
+
+
+def test_few_examples_are_read(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def counted(base: Any, data: TaskData, recipe: Recipe) -> Any:
+        seen.append((len(data.train), len(data.validation), len(data.test)))
+        return workload_for(base, data, recipe)
+
+    monkeypatch.setattr("ticketry.tasks.objectives.workload_for", counted)
+    assert Pace().seconds(scene, 1e9, 1) is not None
+    assert len(scene.data.train) > 96
+    assert seen == [(96, len(scene.data.validation), len(scene.data.test))]
+    joint = dataclasses.replace(scene.data, parts=(scene.data, scene.data))
+    few = _few(joint, 10)
+    assert len(few.train) == len(few.parts[1].train) == 10
 
 
 def test_no_more_steps_are_done_than_say_enough(
