@@ -93,13 +93,14 @@ def _flops_per_s(scene: Scene) -> float | None:
             clock = _Clock()
             try:
                 workload = workload_for(base, data, recipe)
-                batch = workload.count(workload.batches(0, recipe)[0])[0]
+                rows = workload.count(workload.batches(0, recipe)[0])[0]
+                passes = rows / len(data.each)  # a joint task's pass has one of each part
                 train(workload, recipe, seed=0, progress=clock)
             except _EnoughError:
                 pass
             except TicketryError:
                 continue  # too few to make a block of; what else is wrong the run will say
-            return batch * scene.flops_per_pass / clock.seconds_a_step()
+            return passes * scene.flops_per_pass / clock.seconds_a_step()
     finally:
         torch.set_num_threads(before)
     return None

@@ -234,7 +234,11 @@ def prepare(
         recipe=recipe.to_json(),
         device=choose_device(device),
         threads=threads,
-        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        versions={
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **_anchors(data, recipe),
+        },
         processes=launched(),
     )
     return Scene(
@@ -251,6 +255,12 @@ def prepare(
         warms_head=any(warms_head(reference, p.objective) for p in data.each),
         image_flops=_image_flops(reference, backbone, data, recipe),
     )
+
+
+def _anchors(data: TaskData, recipe: Recipe) -> dict[str, str]:
+    """Tell detectors whose anchors grow with the image from those of earlier versions."""
+    anchored = data.objective == "detection" and recipe.detector != "fcos"
+    return {"anchors": "of the image's size"} if anchored else {}
 
 
 def _image_flops(

@@ -203,8 +203,10 @@ class Store:
     def write_data(self, sha256: str, content: Mapping[str, Any]) -> None:
         """Keep a prepared data set, so that every worker reads the same bytes."""
         path = self.data_file(sha256)
-        if not path.exists():
-            write_bytes(path, json.dumps(content, ensure_ascii=False).encode())
+        data = json.dumps(content, ensure_ascii=False).encode()
+        # Equal data may say of other places where their pictures lie: the last ones are there.
+        if not path.exists() or path.stat().st_size != len(data) or path.read_bytes() != data:
+            write_bytes(path, data)
 
 
 def _plain(name: str) -> bool:

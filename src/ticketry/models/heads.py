@@ -309,7 +309,10 @@ def _own_classifier(base: BaseRef, objective: str, labels: Sequence[str]) -> dic
     """
     _, model_class = _task_class(base, objective, labels)
     said = read_config(base)
-    names = said.get("label_names") or list((said.get("id2label") or {}).values())
+    by_number = sorted((int(n), name) for n, name in (said.get("id2label") or {}).items())
+    names = said.get("label_names") or [name for _, name in by_number]
+    if names == [f"LABEL_{number}" for number in range(len(names))]:  # transformers', for none
+        names = []
     with loading(base):
         own = AutoConfig.from_pretrained(
             str(base.path), local_files_only=True, trust_remote_code=False

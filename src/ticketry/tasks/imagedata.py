@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,9 +52,8 @@ def load_images(
     Raises:
         DataError: a fault of the data, with what to do.
     """
-    found = _read(data, columns, objective, config, test_split)
-    if test_data is not None:
-        other = _read(test_data, columns, objective, None, None, alone=True).splits
+    found, other = _sources(data, test_data, columns, objective, config, test_split)
+    if other is not None:
         tested = other.get("test", other["train"])
         found = dataclasses.replace(found, splits={**found.splits, "test": tested})
     names = found.names or _names(found.splits["train"])
@@ -93,6 +93,31 @@ def load_images(
     )
 
 
+def _sources(
+    data: str,
+    test_data: str | None,
+    columns: tuple[str | None, str | None, str | None],
+    objective: str,
+    config: str | None,
+    test_split: str | None,
+) -> tuple[Found, Mapping[str, Examples] | None]:
+    """Read the data and, where they are elsewhere, those to test on: both kept or both referred.
+
+    Else copies that stand in both would not be told.
+    """
+
+    def both() -> tuple[Found, Mapping[str, Examples] | None]:
+        found = _read(data, columns, objective, config, test_split)
+        if test_data is None:
+            return found, None
+        return found, _read(test_data, columns, objective, None, None, alone=True).splits
+
+    with contextlib.suppress(TooManyPicturesError):
+        return both()
+    with by_reference():
+        return both()
+
+
 def _read(
     data: str,
     columns: tuple[str | None, str | None, str | None],
@@ -130,11 +155,7 @@ def _read(
         wanted = {"train": tested[0]}
     else:
         wanted = choose_splits(there, test_split, data)
-    try:
-        return layout.read(folder, wanted, objective)
-    except TooManyPicturesError:
-        with by_reference():
-            return layout.read(folder, wanted, objective)
+    return layout.read(folder, wanted, objective)
 
 
 def _names(examples: Examples) -> tuple[str, ...]:

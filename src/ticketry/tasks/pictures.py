@@ -198,11 +198,12 @@ def pixels_in(path: Path, sha256: str, shape: tuple[int, int, int]) -> NDArray[n
     Raises:
         DataError: the file is gone, has changed, or is damaged.
     """
-    remedy = "Put it back, or delete the run's store and run the command again."
+    remedy = "Put it back as it was, or start a run of its own with the data as they are."
     try:
         data = path.read_bytes()
         if sha256_bytes(data) != sha256:
             raise ValueError("is another file than when the data were prepared")
+        remedy = "Mend or remove it, and start a run of its own."
         image, _ = open_picture(data)
         if image.size != (shape[1], shape[0]):
             image = _shrunk(image, (shape[1], shape[0]))

@@ -10,6 +10,7 @@ from ticketry.recipes import Recipe
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.contrastive import probe
 from ticketry.tasks.images import ImageClassification
+from ticketry.tasks.pixels import Pixels
 from ticketry.tasks.retrieval import gallery_rows
 from ticketry.tasks.workload import Evaluation, SplitName
 
@@ -24,6 +25,8 @@ class SupervisedPretraining(ImageClassification):
         super().__init__(base, data, recipe)
         self._head = pretrained_head(base, data.objective, data.labels)
         self._gallery = gallery_rows(len(data.train))
+        looked_among = [data.train.texts[row] for row in self._gallery]
+        self._among = Pixels(looked_among, self.processing)
 
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
         """Score a model by retrieval.
@@ -31,5 +34,4 @@ class SupervisedPretraining(ImageClassification):
         Raises:
             TrainingError: the model's features are not finite.
         """
-        images = self._splits["train"][0][self._gallery]
-        return probe(self, model, split, images, self._gallery, self._splits[split][0])
+        return probe(self, model, split, self._among, self._gallery, self._splits[split][0])
