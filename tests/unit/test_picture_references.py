@@ -11,6 +11,7 @@ import torch
 
 from little_images import class_folders, cut, odd_pictures, pixels, png, voc_folder
 from ticketry.errors import DataError
+from ticketry.store import Store
 from ticketry.tasks import pictures
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.imagedata import load_images
@@ -89,6 +90,34 @@ def test_copies_are_found(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2 images that stand in two classes were left out" in " ".join(left.notes)
 
 
+def test_copies_in_a_small_folder_to_test_on_are_found_too(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = class_folders(tmp_path / "small", {"cat": 2, "dog": 2}, first=90)
+    (small / "cat" / "copy.png").write_bytes((pets / "cat" / "003.png").read_bytes())
+    one = len(PictureReader().read(pets / "cat" / "000.png", "one") or "")
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "MOST_KEPT", 10 * one)  # those to test on would be kept
+        left = load_images(str(pets), test_data=str(small))
+    assert all(map(is_referred, (*left.train.texts, *left.test.texts)))
+    assert left.notes == load_images(str(pets), test_data=str(small)).notes
+    assert "1 train images that also stand in the held-out data" in " ".join(left.notes)
+
+
+def test_a_store_learns_where_pictures_lie_now(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    before = referred(pets, monkeypatch)
+    store.write_data(before.sha256, before.to_json())
+    pets.rename(tmp_path / "moved")
+    after = referred(tmp_path / "moved", monkeypatch)
+    assert after.sha256 == before.sha256
+    store.write_data(after.sha256, after.to_json())
+    found = TaskData.read(store.data_file(after.sha256), after.sha256)
+    assert len(decode_image(found.train.texts[0])) == 8
+
+
 @pytest.mark.parametrize("objective", ["detection", "segmentation"])
 def test_boxes_and_maps_too(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +173,7 @@ def test_what_is_cut_short_is_found_when_it_is_used(tmp_path: Path) -> None:
         text = reader.read(file, "cut.png")
         assert reader.read(tmp_path / "none.png", "none.png") is None
     assert text is not None
-    with pytest.raises(DataError, match=r"cut\.png is damaged or cut short .* Put it back"):
+    with pytest.raises(DataError, match=r"cut\.png is damaged or cut short .* Mend or remove"):
         decode_image(text)
     assert reader.faults == ["none.png cannot be read: No such file or directory"]
 

@@ -113,6 +113,10 @@ def test_a_model_that_was_pre_trained_can_be_the_base_of_both_losses(tmp_path: P
     assert not own_projection(base, "simclr")
 
 
+def renamed_labels(data: TaskData) -> tuple[str, ...]:
+    return tuple(f"other {name}" for name in data.labels)
+
+
 def test_the_own_objective_goes_on_from_its_classifier(tmp_path: Path) -> None:
     pretrain(tmp_path / "model", "supervised")
     base, data = resolve(str(tmp_path / "model")), load_task("supervised/stripes")
@@ -125,9 +129,14 @@ def test_the_own_objective_goes_on_from_its_classifier(tmp_path: Path) -> None:
     for seed in (1, 2):
         assert torch.equal(work.build(seed).timm_model.get_classifier().weight, classifier)
     # Another task's classifier is drawn from the seed, also one that is of as many classes.
-    renamed = dataclasses.replace(data, labels=tuple(f"other {name}" for name in data.labels))
+    renamed = dataclasses.replace(data, labels=renamed_labels(data))
     assert pretrained_head(base, "supervised", renamed.labels) == {}
     assert pretrained_head(base, "supervised", data.labels[:-1]) == {}
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    unnamed = {**config, "label_names": [f"LABEL_{n}" for n in range(len(data.labels))]}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(unnamed))
+    assert pretrained_head(resolve(str(tmp_path / "model")), "supervised", renamed_labels(data))
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     assert pretrained_head(base, "image-classification", data.labels) == {}
     one, other = (SupervisedPretraining(base, renamed, recipe).build(n) for n in (1, 2))
     assert not torch.equal(
