@@ -18,8 +18,6 @@ ENOUGH_S = 0.6
 """Steps are timed for about so long, after a first one, which also pays for what is done once."""
 ENOUGH_STEPS = 10
 """No more are timed than so many: of a small model a few say as much."""
-
-
 _HELD_OUT = 64
 
 

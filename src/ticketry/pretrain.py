@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,11 +203,12 @@ def run_pretrain(spec: PretrainSpec, place: Place) -> Mapping[str, Any]:
         store.write_data(context.data_sha256, scene.data.to_json())
         workers = min(workers_for(place, scene), 1)
         started = time.monotonic()
-        untrained = _untrained(context, scene)
         if step.train_passes:
+            untrained = _untrained(context, scene, ["validation"])
             execute([step], context, store, workers=workers, events=place.events)
             files, trained = copy_model(store, step.key), store.record(step.key)
         else:
+            untrained = _untrained(context, scene, ["validation", "test"])
             files, trained = dict(init), {**_NOT_TRAINED, **untrained}
         record = _record(spec, scene, trained, untrained["validation_score"], files)
         seconds = time.monotonic() - started
@@ -281,14 +282,13 @@ def _step(spec: PretrainSpec, scene: Scene) -> Step:
     )
 
 
-def _untrained(context: Context, scene: Scene) -> dict[str, float]:
-    """Return the scores of the model that the training began with."""
+def _untrained(context: Context, scene: Scene, splits: Sequence[SplitName]) -> dict[str, float]:
+    """Return the scores of the model that the training began with, on some splits."""
     from ticketry.models.loading import resolve
     from ticketry.tasks.objectives import workload_for
 
     workload = workload_for(resolve(context.base_name), scene.data, scene.recipe)
     model = workload.build(0, context.device)
-    splits: tuple[SplitName, ...] = ("validation", "test")
     return {f"{split}_score": float(workload.evaluate(model, split).score) for split in splits}
 
 

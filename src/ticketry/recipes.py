@@ -120,6 +120,16 @@ _LATER: Mapping[str, Any] = {
 """Fields that came later, with their defaults."""
 
 
+_PHOTOS = Recipe(
+    name="photos",
+    epochs=4.0,
+    learning_rate=0.01,
+    weight_decay=1e-4,
+    clip_norm=0.0,
+    optimizer="sgd",
+    schedule="cosine",
+)
+
 RECIPES: Mapping[str, Recipe] = {
     "paper": Recipe(),
     "embedded": Recipe(
@@ -163,25 +173,8 @@ RECIPES: Mapping[str, Recipe] = {
         image_size_px=224,
         augment="crop-flip",
     ),
-    "images": Recipe(
-        name="images",
-        epochs=4.0,
-        learning_rate=0.01,
-        weight_decay=1e-4,
-        clip_norm=0.0,
-        optimizer="sgd",
-        schedule="cosine",
-        image_size_px=64,
-    ),
-    "photos": Recipe(
-        name="photos",
-        epochs=4.0,
-        learning_rate=0.01,
-        weight_decay=1e-4,
-        clip_norm=0.0,
-        optimizer="sgd",
-        schedule="cosine",
-    ),
+    "images": dataclasses.replace(_PHOTOS, name="images", image_size_px=64),
+    "photos": _PHOTOS,
     "pretrain": Recipe(
         name="pretrain",
         epochs=10.0,

@@ -13,10 +13,10 @@ from little_images import class_folders, cut, odd_pictures, pixels, png, voc_fol
 from ticketry.errors import DataError
 from ticketry.store import Store
 from ticketry.tasks import pictures
-from ticketry.tasks.base import TaskData
+from ticketry.tasks.base import TaskData, is_referred
 from ticketry.tasks.imagedata import load_images
 from ticketry.tasks.pictures import PictureReader, by_reference
-from ticketry.tasks.pixels import Decoded, Pixels, Processing, decode_image, is_referred
+from ticketry.tasks.pixels import Decoded, Pixels, Processing, decode_image
 
 PROCESSING = Processing((6, 6), 3, (0.5,) * 3, (0.5,) * 3, stated=True)
 

@@ -319,20 +319,26 @@ def _own_classifier(base: BaseRef, objective: str, labels: Sequence[str]) -> dic
         )
         if own.num_labels != len(labels) or (names and list(names) != list(labels)):
             return {}
+    model, info = _checkpoint(base, model_class)
+    inside = f"{model_class.base_model_prefix}."
+    found = _beside_body(model)
+    if any(not name.startswith(inside) or name in found for name in info["missing_keys"]):
+        return {}
+    return found
+
+
+def _checkpoint(base: BaseRef, model_class: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Return a checkpoint as the task model of its own configuration, and what loading said."""
+    with loading(base):
         model, info = model_class.from_pretrained(
             str(base.path),
-            config=own,
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    inside = f"{model_class.base_model_prefix}."
-    found = _beside_body(model)
-    if any(not name.startswith(inside) or name in found for name in info["missing_keys"]):
-        return {}
-    return found
+    return model, info
 
 
 def _beside_body(model: Any) -> dict[str, Tensor]:
@@ -357,15 +363,7 @@ def warms_head(base: BaseRef, objective: str) -> bool:
 def _own_head(base: BaseRef, objective: str) -> tuple[dict[str, Tensor], bool]:
     """Return the head of a checkpoint by its names in the task model, and whether it is whole."""
     _, model_class = _task_class(base, objective, ())
-    with loading(base):
-        model, info = model_class.from_pretrained(
-            str(base.path),
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+    model, info = _checkpoint(base, model_class)
     inside = f"{model_class.base_model_prefix}."
     lost = [name for name in sorted(info["missing_keys"]) if not name.startswith(inside)]
     if lost and HEADS[objective].warmed:

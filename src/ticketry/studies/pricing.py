@@ -64,7 +64,7 @@ def _seconds(grid: Grid, ledger: Ledger, steps: Sequence[Step], workers: int) ->
         if line["environment"].get("machine") == here and seconds > 0
     }
     kinds = {scene.context_key: kind_of(scene) for scene in grid.all_scenes}
-    scenes = {kind_of(scene): scene for scene in grid.all_scenes}
+    scenes = {kinds[scene.context_key]: scene for scene in grid.all_scenes}
     pace, total = Pace(), 0.0
     for kind in dict.fromkeys(kinds[step.context_key] for step in steps):
         left = [step for step in steps if kinds[step.context_key] == kind]

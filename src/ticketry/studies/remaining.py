@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ticketry.metrics import say_sparsity
-from ticketry.studies.cells import DENSE
-from ticketry.studies.tables import Section, found_on, number, points, section
+from ticketry.studies.tables import Section, mask_name, number, points, section
 
 _HEAD = ("weights kept", "of", "fine-tuned on", "mask", "sparsity", "score", "minus its dense")
 _COPIED = ("target", "arm", "source", "sparsity", "mean")
@@ -18,13 +17,12 @@ def remaining(summary: Mapping[str, Any]) -> list[Section]:
     tables: dict[int, list[list[str]]] = {}
     for row in by_remaining(summary):
         target = summary["targets"][row["target"]]
-        elsewhere = row["source"] if row["source"] != row["target"] else None
         tables.setdefault(row["data"], []).append(
             [
                 f"{row['kept']:,}",
                 f"{row['prunable']:,}",
                 row["target"],
-                DENSE if row["arm"] == DENSE else found_on(row["arm"], elsewhere),
+                mask_name(row),
                 say_sparsity(row["sparsity"]),
                 number(target, row["mean"]),
                 points(target, row["difference"], signed=True),
@@ -76,9 +74,7 @@ def by_remaining(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "data": number,
                     "kept": round((1.0 - cell["sparsity"]) * prunable),
                     "prunable": prunable,
-                    **{
-                        name: cell[name] for name in ("target", "arm", "source", "sparsity", "mean")
-                    },
+                    **{name: cell[name] for name in _COPIED},
                     "difference": None if against is None else against["difference"],
                 }
             )

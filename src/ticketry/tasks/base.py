@@ -6,6 +6,7 @@ import bisect
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ticketry.files import read_regular
 MOST_BYTES = 16 << 30
 """Of prepared data, at most; a run holds them in memory."""
 SPLITS = ("train", "validation", "test")
+_REFERENCE = re.compile(r"[0-9]{1,8}x[0-9]{1,8}x[13]:@[0-9a-f]{64}:")
+"""How an image begins whose pixels stand in a file (:func:`ticketry.tasks.pixels.refer_to`)."""
 
 Label = Any
 """A class index, a number, a tuple of a 0 or 1 for each label, one of an (answer, place) each, or
@@ -52,12 +55,15 @@ class Split:
         )
 
 
-def _less_its_place(text: str) -> str:
-    if ":@" not in text[:32]:
-        return text
-    from ticketry.tasks.pixels import identity
+def is_referred(text: str) -> bool:
+    """Say whether an image's pixels stand in a file of its own."""
+    return _REFERENCE.match(text) is not None
 
-    return identity(text)
+
+def identity(text: str) -> str:
+    """Return an example less where its file lies: what makes it equal to another."""
+    found = _REFERENCE.match(text)
+    return text if found is None else found[0]
 
 
 def _label(value: Any) -> Label:
@@ -133,7 +139,7 @@ class TaskData:
             )
         splits = {name: dataclasses.asdict(getattr(self, name)) for name in SPLITS}
         for split in splits.values():  # wherever the files of images lie
-            split["texts"] = [_less_its_place(text) for text in split["texts"]]
+            split["texts"] = [identity(text) for text in split["texts"]]
         # Left out where it is the oldest one, so that the hashes of earlier versions stay.
         objective = {} if self.objective == "classification" else {"objective": self.objective}
         return fingerprint({"labels": list(self.labels), **splits, **objective})

@@ -10,10 +10,9 @@ from typing import Any
 
 from ticketry.errors import DataError
 from ticketry.metrics import METRICS, metrics_for
-from ticketry.tasks.base import Label, Split, TaskData
+from ticketry.tasks.base import Label, Split, TaskData, identity
 from ticketry.tasks.dealing import hold_out
 from ticketry.tasks.pictures import TooManyPicturesError, by_reference
-from ticketry.tasks.pixels import identity
 from ticketry.tasks.readers import Examples, Found, recognise
 from ticketry.tasks.readers.base import TEST, choose_splits
 from ticketry.tasks.readers.hubimages import is_hub_folder, read_hub

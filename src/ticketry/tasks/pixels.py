@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ from torch.nn.functional import interpolate
 from ticketry.errors import DataError, ModelError
 from ticketry.files import most_here
 from ticketry.models.sources import BaseRef, read_config
+from ticketry.tasks.base import is_referred
 
 PROCESSOR_FILE = "preprocessor_config.json"
 _DEFAULT = (0.5, 0.5, 0.5)
 _MOST_PIXELS = 1 << 26
-_REFERENCE = re.compile(r"[0-9]{1,8}x[0-9]{1,8}x[13]:@[0-9a-f]{64}:")
 MOST_PREPARED = 4 << 30
 """Bytes of a split's images as float32 that are held, at most; more are prepared batch by batch."""
 
@@ -63,17 +62,6 @@ def refer_to(shape: tuple[int, int, int], sha256: str, path: Path) -> str:
     return f"{'x'.join(map(str, shape))}:@{sha256}:{path}"
 
 
-def is_referred(text: str) -> bool:
-    """Say whether an image's pixels stand in a file of its own."""
-    return _REFERENCE.match(text) is not None
-
-
-def identity(text: str) -> str:
-    """Return an example less where its file lies: what makes it equal to another."""
-    found = _REFERENCE.match(text)
-    return text if found is None else found[0]
-
-
 def decode_image(text: str) -> NDArray[np.uint8]:
     """Return an image of :func:`encode_image` or :func:`refer_to`, (height, width, channels).
 
@@ -81,7 +69,7 @@ def decode_image(text: str) -> NDArray[np.uint8]:
         DataError: it is none, or its file is gone or has changed.
     """
     shape, _, data = text.partition(":")
-    if data.startswith("@") and is_referred(text):
+    if is_referred(text):
         from ticketry.tasks.pictures import pixels_in
 
         height, width, channels = (int(size) for size in shape.split("x"))
