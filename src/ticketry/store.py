@@ -36,6 +36,7 @@ from ticketry.files import (
     storage_errors,
     write_bytes,
 )
+from ticketry.tasks.base import is_referred
 
 MANIFEST = "manifest.json"
 TIMES = "times.json"
@@ -203,10 +204,11 @@ class Store:
     def write_data(self, sha256: str, content: Mapping[str, Any]) -> None:
         """Keep a prepared data set, so that every worker reads the same bytes."""
         path = self.data_file(sha256)
-        data = json.dumps(content, ensure_ascii=False).encode()
+        train = content.get("train")  # a joint task's texts stand in its parts; none is a picture
         # Equal data may say of other places where their pictures lie: the last ones are there.
-        if not path.exists() or path.stat().st_size != len(data) or path.read_bytes() != data:
-            write_bytes(path, data)
+        places = train is not None and any(map(is_referred, train["texts"][:1]))
+        if places or not path.exists():
+            write_bytes(path, json.dumps(content, ensure_ascii=False).encode())
 
 
 def _plain(name: str) -> bool:
