@@ -30,6 +30,7 @@ from ticketry.models.loading import embedding_parameters, tensor_hashes
 from ticketry.models.weights import put_weights_
 from ticketry.parallel import team
 from ticketry.recipes import Recipe
+from ticketry.tasks.ahead import in_order
 from ticketry.tasks.workload import Batch, Workload, precision
 
 _FINAL_SHARE = 0.1
@@ -151,8 +152,8 @@ def train(
         )
         saved = time.monotonic()
         model.train()
-        for step in range(first, end):
-            batch = {name: tensor.to(target) for name, tensor in batches[step].items()}
+        for step, made in enumerate(in_order(batches, target, first, end), first):
+            batch = {name: tensor.to(target) for name, tensor in made.items()}
             rate = set_learning_rate(optimizer, recipe, *course.place(step, steps))
             team().seed_step(seed, step)
             losses.append(

@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES
 from ticketry.errors import DataError
 from ticketry.models.loading import resolve
 from ticketry.recipes import Recipe
-from ticketry.tasks import pixels
+from ticketry.tasks import ahead, pixels
 from ticketry.tasks.images import ImageClassification
 from ticketry.tasks.pixels import Pixels, Processing, encode_image
 from tiny_images import image_task
@@ -63,7 +63,9 @@ def test_no_image_is_found_at_its_batch() -> None:
         lazy[[2]]
 
 
-def test_a_training_is_the_same_either_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_is_the_same_either_way_and_with_images_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModel
 
     from ticketry.models.weights import take_weights
@@ -72,11 +74,13 @@ def test_a_training_is_the_same_either_way(tmp_path: Path, monkeypatch: pytest.M
     AutoModel.from_config(ARCHITECTURES["vit"].build_config()).save_pretrained(tmp_path / "vit")
     base, recipe = resolve(str(tmp_path / "vit")), Recipe(epochs=1, batch_size=8, augment="crop")
     found = []
-    for most in (1 << 30, 0):
+    for most, readers in ((1 << 30, 0), (0, 0), (0, 2)):
         monkeypatch.setattr(pixels, "MOST_PREPARED", most)
+        monkeypatch.setattr(ahead, "readers_beside", lambda device, readers=readers: readers)
         work = ImageClassification(base, image_task(24), recipe)
         outcome = train(work, recipe, seed=1)
         found.append((take_weights(outcome.model), work.evaluate(outcome.model, "test")))
-    (one, scored), (other, again) = found
-    assert scored == again
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    (one, scored), *others = found
+    for other, again in others:
+        assert scored == again
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

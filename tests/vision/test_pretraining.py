@@ -28,6 +28,7 @@ from ticketry.models.loading import base_model, canonical_parameters, prunable, 
 from ticketry.models.weights import take_weights
 from ticketry.recipes import RECIPES, Recipe
 from ticketry.sensitivity import gradients
+from ticketry.tasks import ahead
 from ticketry.tasks.base import TaskData
 from ticketry.tasks.contrastive import ContrastiveLearning
 from ticketry.tasks.files import load_file
@@ -175,6 +176,16 @@ PARTS = {
     "queue": lambda n: n.startswith("criterion.memory_bank."),
     "momentum encoder": lambda n: n.startswith("key_") or n == "begun",
 }
+
+
+@BOTH
+def test_views_drawn_ahead_are_the_same(
+    objective: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = workload_of(objective, folder)
+    plain = train(workload, RECIPE, seed=1)
+    monkeypatch.setattr(ahead, "readers_beside", lambda device: 2)
+    assert same(state(train(workload, RECIPE, seed=1).model), state(plain.model))
 
 
 @BOTH

@@ -79,6 +79,8 @@ def _drawn_from(seed: int) -> Iterator[None]:
 class ViewBatches(Sequence[Batch]):
     """The batches of one training: two views of each image, drawn when they are asked for.
 
+    Drawing takes as long as a GPU's step, and more: ``costly``.
+
     Args:
         images: uint8, (height, width, channels) each.
         order: rows of each step, shape (steps, batch).
@@ -87,6 +89,8 @@ class ViewBatches(Sequence[Batch]):
         seed: decides the views, by the step's number.
         first: number of the first of these steps in the training.
     """
+
+    costly = True
 
     def __init__(
         self,

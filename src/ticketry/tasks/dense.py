@@ -18,6 +18,7 @@ from ticketry.models.dense import OUTPUT_STRIDE, STRIDES
 from ticketry.models.loading import BaseRef
 from ticketry.models.sources import CONFIG_FILE
 from ticketry.recipes import Recipe
+from ticketry.tasks.ahead import in_order
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.pixels import Pixels, decode_image, processing_of
 from ticketry.tasks.workload import Batch, SplitName, precision, training_steps
@@ -33,6 +34,11 @@ class DenseBatches(Sequence[Batch]):
 
     def __len__(self) -> int:
         return len(self.order)
+
+    @property
+    def costly(self) -> bool:
+        """Whether a GPU would wait for one (:func:`ticketry.tasks.ahead.in_order`)."""
+        return any(getattr(tensor, "costly", False) for tensor in self.tensors.values())
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
@@ -122,7 +128,7 @@ class DensePrediction:
         model.eval()
         try:
             with precision(device, self.recipe.dtype):
-                for number, part in enumerate(images.split(EVAL_BATCH)):
+                for number, part in enumerate(in_order(images.split(EVAL_BATCH), device)):
                     yield number * EVAL_BATCH, part.to(device)
         finally:
             model.train(training)

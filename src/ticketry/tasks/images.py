@@ -19,6 +19,7 @@ from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import BaseRef, canonical_tensors, load_backbone, quiet
 from ticketry.recipes import Recipe
+from ticketry.tasks.ahead import in_order
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.pixels import PROCESSOR_FILE, Pixels, processing_of
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps
@@ -52,6 +53,11 @@ class ImageBatches(Sequence[Batch]):
 
     def __len__(self) -> int:
         return len(self.order)
+
+    @property
+    def costly(self) -> bool:
+        """Whether a GPU would wait for one (:func:`ticketry.tasks.ahead.in_order`)."""
+        return self.augment != "none" or getattr(self.images, "costly", False)
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...
@@ -187,7 +193,7 @@ class ImageClassification:
         found: list[int] = []
         try:
             with precision(device, self.recipe.dtype):
-                for part in images.split(EVAL_BATCH):
+                for part in in_order(images.split(EVAL_BATCH), device):
                     logits = model(pixel_values=part.to(device)).logits.float()
                     if not torch.isfinite(logits).all():
                         raise TrainingError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,11 +208,14 @@ class Pixels:
             return self._whole[rows]
         return self._read(rows.tolist() if isinstance(rows, Tensor) else rows)
 
-    def split(self, count: int) -> Iterator[Tensor]:
-        """Yield all in their order, ``count`` at once, as :meth:`torch.Tensor.split`."""
-        for start in range(0, len(self), count):
-            end = min(start + count, len(self))
-            yield self._read(range(start, end)) if self._whole is None else self._whole[start:end]
+    @property
+    def costly(self) -> bool:
+        """Whether they are prepared each time (:func:`ticketry.tasks.ahead.in_order`)."""
+        return self._whole is None
+
+    def split(self, count: int) -> Sequence[Tensor]:
+        """Return all in their order, ``count`` at once, as :meth:`torch.Tensor.split`."""
+        return _Parts(self, count) if self._whole is None else self._whole.split(count)
 
     def _read(self, rows: Sequence[int]) -> Tensor:
         texts = [self._texts[row] for row in rows]
@@ -220,6 +223,28 @@ class Pixels:
             return self._processing.apply([decode_image(text) for text in texts])
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # Pillow lets others run
             return self._processing.apply(list(pool.map(decode_image, texts)))
+
+
+class _Parts(Sequence[Tensor]):
+    """Images a few at once, prepared when they are asked for."""
+
+    costly = True
+
+    def __init__(self, images: Pixels, count: int) -> None:
+        self._images, self._count = images, count
+
+    def __len__(self) -> int:
+        return -(-len(self._images) // self._count)
+
+    @overload
+    def __getitem__(self, number: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, number: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        start = range(len(self))[number] * self._count
+        return self._images[range(start, min(start + self._count, len(self._images)))]
 
 
 class Decoded(Sequence[NDArray[np.uint8]]):

@@ -15,6 +15,7 @@ from ticketry.config import derive_seed
 from ticketry.errors import TrainingError
 from ticketry.models.contrastive import features
 from ticketry.models.loading import base_model
+from ticketry.tasks.ahead import in_order
 from ticketry.tasks.pixels import Pixels
 from ticketry.tasks.workload import precision
 
@@ -48,7 +49,10 @@ def read_features(model: nn.Module, images: Tensor | Pixels, dtype: str, split: 
     model.eval()
     try:
         with precision(device, dtype):
-            found = [features(net, part.to(device)).float() for part in images.split(_AT_ONCE)]
+            found = [
+                features(net, part.to(device)).float()
+                for part in in_order(images.split(_AT_ONCE), device)
+            ]
     finally:
         model.train(training)
     whole = torch.cat(found).cpu()
