@@ -169,6 +169,19 @@ def contrasts(
     ]
 
 
+def _opposite(arm: str, key: CellKey, grid: Grid) -> CellKey | None:
+    """Return the cell of an arm that a cell stands against; None where there is none.
+
+    That of the same source; else, of masks of θ0 alone, the one they have for all; else that of
+    the masks that were found on the target itself.
+    """
+    for source in (key.source, None, key.target):
+        other = CellKey(arm, source, key.target, key.sparsity)
+        if other in grid.cells:
+            return other
+    return None
+
+
 def _contrast(
     contrast: Contrast,
     sparsity: float,
@@ -184,12 +197,7 @@ def _contrast(
         (grid.cells[key], grid.cells[other])
         for key in grid.cells
         if key.arm == contrast.a and key.control is None and key.sparsity == sparsity
-        # Masks of θ0 alone have no source: they stand against those of every one.
-        for other in (
-            CellKey(contrast.b, source, key.target, sparsity)
-            for source in dict.fromkeys((key.source, None))
-        )
-        if other in grid.cells
+        if (other := _opposite(contrast.b, key, grid)) is not None
     ]
     for a, b in pairs:
         sign = get_metric(grid.scenes[a.key.target].data.metric).sign

@@ -66,7 +66,7 @@ def summarise(spec: StudySpec, grid: Grid, ledger: Ledger) -> dict[str, Any]:
         "study": spec.study,
         "title": spec.title,
         "paper": spec.paper,
-        "model": spec.model,
+        "model": ", ".join(dict.fromkeys(s.base.name for s in grid.scenes.values())),
         "plan_sha256": spec.fingerprint,
         "masks": spec.masks,
         "fine_tunings": spec.fine_tunings,

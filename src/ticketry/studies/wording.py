@@ -155,9 +155,14 @@ def _matrix(summary: Mapping[str, Any]) -> list[Section]:
     """Source × target at each sparsity, where sources meet other targets."""
     found: list[Section] = []
     cells = [c for c in summary["cells"] if c["arm"] != DENSE and c["control"] is None]
-    targets = list(summary["targets"])
     groups = dict.fromkeys((c["arm"], c["sparsity"]) for c in cells if c["source"] != c["target"])
     for sparsity in dict.fromkeys(s for _, s in groups):
+        met = {
+            c["target"]
+            for c in cells
+            if c["sparsity"] == sparsity and (c["arm"], sparsity) in groups
+        }
+        targets = [target for target in summary["targets"] if target in met]
         rows = []
         for arm in dict.fromkeys(a for a, s in groups if s == sparsity):
             sources = dict.fromkeys(
