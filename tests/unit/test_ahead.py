@@ -76,11 +76,17 @@ def test_what_an_item_raises_comes_when_its_turn_comes() -> None:
 def test_stopping_early_leaves_no_process_behind() -> None:
     import multiprocessing
 
+    before = set(multiprocessing.active_children())
     coming = in_order(Drawn(), CPU)
     next(coming)
-    assert multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) > before
     coming.close()  # type: ignore[attr-defined]  # it is a generator
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
+    failing = in_order(Drawn(broken=1), CPU)
+    next(failing)
+    with pytest.raises(DataError):
+        next(failing)
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_nothing_is_made_ahead_on_a_cpu_or_where_it_costs_nothing(

@@ -52,10 +52,13 @@ def in_order(
         # Readers touch nothing of what other threads of this process may hold.
         warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=Warning)
         made = iter(loader)
-    for item in made:
-        if isinstance(item, TicketryError):
-            raise item
-        yield item
+    try:
+        for item in made:
+            if isinstance(item, TicketryError):
+                raise item
+            yield item
+    finally:
+        del made  # ends the processes now, though an exception may hold on to this frame
 
 
 def readers_beside(device: torch.device) -> int:
