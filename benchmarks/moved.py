@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ticketry.core.select import select_global
+from ticketry.metrics import say_sparsity
 from ticketry.models.loading import canonical_tensors, load_backbone, prunable, resolve
 
 SPARSITIES = (0.36, 0.5904, 0.7379, 0.8322)
@@ -37,7 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     before = weights_of(options.first)
     start = torch.cat([tensor.flatten() for tensor in before.values()])
-    shares = [f"{100 * sparsity:g}%" for sparsity in SPARSITIES]
+    masks = {sparsity: select_global(before, 1 - sparsity) for sparsity in SPARSITIES}
+    shares = [say_sparsity(sparsity) for sparsity in SPARSITIES]
     print(f"| model | correlation | moved | {' | '.join(shares)} |")
     print("|---" * (3 + len(shares)) + "|")
     for name in options.others:
@@ -46,9 +48,8 @@ def main() -> None:
         alike = torch.corrcoef(torch.stack([start, now]))[0, 1]
         moved = (now - start).norm() / start.norm()
         cells = []
-        for sparsity in SPARSITIES:
-            one, other = (select_global(w, 1 - sparsity) for w in (before, after))
-            found = one.overlap(other)
+        for sparsity, mask in masks.items():
+            found = mask.overlap(select_global(after, 1 - sparsity))
             cells.append(f"{found.kept_iou:.2f} ({found.kept_expected:.2f})")
         print(f"| {name} | {alike:.2f} | {moved:.2f} | {' | '.join(cells)} |")
 

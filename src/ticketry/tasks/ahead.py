@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ticketry.errors import TicketryError
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 MOST_READERS = 8
 """Processes that make batches for one training, at most."""
 
 
+class Numbered(Protocol[T_co]):
+    """Things that are had by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> T_co: ...
+
+
+def is_costly(items: object) -> bool:
+    """Say whether making one of some items takes longer than passing it on: their ``costly``."""
+    return bool(getattr(items, "costly", False))
+
+
 def in_order(
-    items: Sequence[T], device: torch.device, first: int = 0, end: int | None = None
-) -> Iterator[T]:
+    items: Numbered[T_co], device: torch.device, first: int = 0, end: int | None = None
+) -> Iterator[T_co]:
     """Yield items from ``first`` on; on a GPU, those that are ``costly`` ahead of time.
 
     Args:
-        items: each must depend on its number alone, as the batches of a workload do. ``costly``
-            (False where they don't say) is whether making one takes longer than passing it on.
+        items: each must depend on its number alone, as the batches of a workload do. Those
+            that say nothing of being ``costly`` are not (:func:`is_costly`).
         device: of the model that reads them. On a CPU nothing is made ahead: the cores are busy.
         first: number of the first that is wanted; those before it are not made.
         end: number after the last that is wanted.
@@ -34,7 +47,7 @@ def in_order(
         TicketryError: what making an item raised, when its turn comes.
     """
     numbers = range(first, len(items) if end is None else end)
-    readers = readers_beside(device) if getattr(items, "costly", False) else 0
+    readers = readers_beside(device) if is_costly(items) else 0
     if not readers or not numbers:
         yield from (items[number] for number in numbers)
         return
@@ -71,7 +84,7 @@ def readers_beside(device: torch.device) -> int:
 class _Told(Dataset[Any]):
     """Items, or what making one raised: a DataLoader would bury that in a traceback."""
 
-    def __init__(self, items: Sequence[Any]) -> None:
+    def __init__(self, items: Numbered[Any]) -> None:
         self.items = items
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ from ticketry.models.dense import OUTPUT_STRIDE, STRIDES
 from ticketry.models.loading import BaseRef
 from ticketry.models.sources import CONFIG_FILE
 from ticketry.recipes import Recipe
-from ticketry.tasks.ahead import in_order
+from ticketry.tasks.ahead import in_order, is_costly
 from ticketry.tasks.base import SPLITS, Split, TaskData
 from ticketry.tasks.pixels import Pixels, decode_image, processing_of
 from ticketry.tasks.workload import Batch, SplitName, precision, training_steps
@@ -38,7 +38,7 @@ class DenseBatches(Sequence[Batch]):
     @property
     def costly(self) -> bool:
         """Whether a GPU would wait for one (:func:`ticketry.tasks.ahead.in_order`)."""
-        return any(getattr(tensor, "costly", False) for tensor in self.tensors.values())
+        return any(map(is_costly, self.tensors.values()))
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...

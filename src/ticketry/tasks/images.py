@@ -19,7 +19,7 @@ from ticketry.metrics import METRICS
 from ticketry.models.heads import load_task_model
 from ticketry.models.loading import BaseRef, canonical_tensors, load_backbone, quiet
 from ticketry.recipes import Recipe
-from ticketry.tasks.ahead import in_order
+from ticketry.tasks.ahead import in_order, is_costly
 from ticketry.tasks.base import Split, TaskData
 from ticketry.tasks.pixels import PROCESSOR_FILE, Pixels, processing_of
 from ticketry.tasks.workload import Batch, Evaluation, SplitName, precision, training_steps
@@ -57,7 +57,7 @@ class ImageBatches(Sequence[Batch]):
     @property
     def costly(self) -> bool:
         """Whether a GPU would wait for one (:func:`ticketry.tasks.ahead.in_order`)."""
-        return self.augment != "none" or getattr(self.images, "costly", False)
+        return self.augment != "none" or is_costly(self.images)
 
     @overload
     def __getitem__(self, index: int) -> Batch: ...

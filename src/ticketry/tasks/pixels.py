@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 from ticketry.errors import DataError, ModelError
 from ticketry.files import most_here
 from ticketry.models.sources import BaseRef, read_config
+from ticketry.tasks.ahead import Numbered
 from ticketry.tasks.base import is_referred
 
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -213,7 +214,7 @@ class Pixels:
         """Whether they are prepared each time (:func:`ticketry.tasks.ahead.in_order`)."""
         return self._whole is None
 
-    def split(self, count: int) -> Sequence[Tensor]:
+    def split(self, count: int) -> Numbered[Tensor]:
         """Return all in their order, ``count`` at once, as :meth:`torch.Tensor.split`."""
         return _Parts(self, count) if self._whole is None else self._whole.split(count)
 
@@ -225,7 +226,7 @@ class Pixels:
             return self._processing.apply(list(pool.map(decode_image, texts)))
 
 
-class _Parts(Sequence[Tensor]):
+class _Parts:
     """Images a few at once, prepared when they are asked for."""
 
     costly = True
@@ -236,13 +237,7 @@ class _Parts(Sequence[Tensor]):
     def __len__(self) -> int:
         return -(-len(self._images) // self._count)
 
-    @overload
-    def __getitem__(self, number: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Tensor]: ...
-    def __getitem__(self, number: int | slice) -> Tensor | Sequence[Tensor]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
+    def __getitem__(self, number: int) -> Tensor:
         start = range(len(self))[number] * self._count
         return self._images[range(start, min(start + self._count, len(self._images)))]
 
