@@ -36,6 +36,7 @@ def connect(
     recipe: flags.RecipeName = None,
     epochs: flags.Epochs = None,
     learning_rate: flags.Rate = None,
+    weight_decay: flags.Decay = None,
     batch_size: flags.Batch = None,
     max_length: flags.Length = None,
     train_samples: flags.Samples = None,

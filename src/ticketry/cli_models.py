@@ -101,6 +101,7 @@ def pretrain(
     recipe: flags.RecipeName = None,
     epochs: flags.Epochs = None,
     learning_rate: flags.Rate = None,
+    weight_decay: flags.Decay = None,
     batch_size: flags.Batch = None,
     train_samples: flags.Samples = None,
     dtype: flags.Dtype = None,

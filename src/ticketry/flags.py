@@ -56,6 +56,7 @@ RecipeName = Annotated[
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training split.")]
 Rate = Annotated[float | None, typer.Option(help="Of the optimizer, at its highest.")]
+Decay = Annotated[float | None, typer.Option(help="Of weights, not of biases and norms.")]
 Batch = Annotated[int | None, typer.Option(help="Examples an update.")]
 Length = Annotated[int | None, typer.Option(help="Tokens a text; longer ones are cut and counted.")]
 Samples = Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ticketry.config import DATA_OPTIONS, PRETRAINING, DataSpec, FindSpec, check_find
 from ticketry.errors import ConfigError, nearest, unknown_name_message
-from ticketry.recipes import RECIPES, Recipe
+from ticketry.recipes import FIELD_OF_OPTION, RECIPES, Recipe
 from ticketry.searchspec import N_OF_M, SearchSpec
 from ticketry.yamlfile import read_yaml
 
@@ -23,25 +23,10 @@ USUAL_OF_OBJECTIVES = {
 
 _DATA = ("task", "data", *DATA_OPTIONS.values())
 _SEARCH = tuple(field.name for field in dataclasses.fields(SearchSpec))
-_RECIPE = {
-    "epochs": "epochs",
-    "learning_rate": "learning_rate",
-    "batch_size": "batch_size",
-    "max_length": "max_length_tokens",
-    "train_samples": "train_samples",
-    "dtype": "dtype",
-    "image_size": "image_size_px",
-    "augment": "augment",
-    "detector": "detector",
-    "temperature": "temperature",
-    "queue": "queue",
-    "key_momentum": "key_momentum",
-    "detections_per_image": "detections_per_image",
-}
-RECIPE_OPTIONS = frozenset(_RECIPE)
+RECIPE_OPTIONS = frozenset(FIELD_OF_OPTION)
 """Options that change a recipe."""
 _RUN = ("model", "revision", "scope", "replicates", "controls", "seed", "device", "threads")
-OPTIONS = frozenset({*_DATA, *_SEARCH, *_RECIPE, *_RUN, "recipe", "keep_model"})
+OPTIONS = frozenset({*_DATA, *_SEARCH, *FIELD_OF_OPTION, *_RUN, "recipe", "keep_model"})
 """Every option that decides a result, by its name in YAML and in Python."""
 
 RUN_OPTIONS = frozenset({"out", "store", "workers"})
@@ -57,7 +42,7 @@ def build_recipe(options: Mapping[str, Any], faults: list[str]) -> Recipe:
         name = "paper"
     changes = {
         field: options[option]
-        for option, field in _RECIPE.items()
+        for option, field in FIELD_OF_OPTION.items()
         if options.get(option) is not None
     }
     return dataclasses.replace(RECIPES[name], **changes)
@@ -81,7 +66,7 @@ def _objective(options: Mapping[str, Any]) -> str:
 
 def recipe_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that give a recorded recipe again."""
-    named = {option: recipe.get(field) for option, field in _RECIPE.items()}
+    named = {option: recipe.get(field) for option, field in FIELD_OF_OPTION.items()}
     return {"recipe": recipe.get("name"), **named}
 
 
@@ -208,6 +193,7 @@ _NUMBERS = {
     "gradual_end",
     "epochs",
     "learning_rate",
+    "weight_decay",
     "temperature",
     "key_momentum",
 }

@@ -92,6 +92,9 @@ class Recipe:
         size = f"≤ {self.max_length_tokens} tokens"
         if self.image_size_px is not None:
             size = f"images of {self.image_size_px} pixels"
+        named = RECIPES.get(self.name, self)
+        if self.weight_decay != named.weight_decay:
+            size = f"weight decay {self.weight_decay:g}, {size}"
         warm = "" if self.temperature is None else f", temperature {self.temperature:g}"
         augmented = "" if self.augment == "none" else f", {self.augment}"
         return (
@@ -119,6 +122,24 @@ _LATER: Mapping[str, Any] = {
 }
 """Fields that came later, with their defaults."""
 
+
+FIELD_OF_OPTION: Mapping[str, str] = {
+    "epochs": "epochs",
+    "learning_rate": "learning_rate",
+    "weight_decay": "weight_decay",
+    "batch_size": "batch_size",
+    "max_length": "max_length_tokens",
+    "train_samples": "train_samples",
+    "dtype": "dtype",
+    "image_size": "image_size_px",
+    "augment": "augment",
+    "detector": "detector",
+    "detections_per_image": "detections_per_image",
+    "temperature": "temperature",
+    "queue": "queue",
+    "key_momentum": "key_momentum",
+}
+"""Option, by its name in YAML and in Python -> the field of a recipe that it changes."""
 
 _PHOTOS = Recipe(
     name="photos",
@@ -236,6 +257,10 @@ def check_recipe(recipe: Recipe) -> list[str]:
     for option, value in positive.items():
         if not (math.isfinite(value) and value > 0):
             faults.append(f"{option} is {value}; expected a finite number above 0.")
+    if not (math.isfinite(recipe.weight_decay) and recipe.weight_decay >= 0):
+        faults.append(
+            f"--weight-decay is {recipe.weight_decay}; expected a finite number, 0 or above."
+        )
     if recipe.temperature is not None and not 0.01 <= recipe.temperature <= 100:
         faults.append(f"--temperature is {recipe.temperature}; expected 0.01 to 100.")
     if recipe.queue < 1:

@@ -7,22 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ticketry.config import DATA_OPTIONS, DataSpec, FindSpec
-from ticketry.recipes import RECIPES
+from ticketry.recipes import FIELD_OF_OPTION, RECIPES
 from ticketry.searchspec import SearchSpec
-
-_RECIPE_FLAGS = {
-    "--epochs": "epochs",
-    "--learning-rate": "learning_rate",
-    "--batch-size": "batch_size",
-    "--max-length": "max_length_tokens",
-    "--train-samples": "train_samples",
-    "--dtype": "dtype",
-    "--image-size": "image_size_px",
-    "--augment": "augment",
-    "--detector": "detector",
-    "--detections-per-image": "detections_per_image",
-}
-
 
 _SEARCH_FLAGS = (
     "grid",
@@ -61,10 +47,10 @@ def shared_flags(spec: FindSpec) -> list[str]:
         f"--recipe {spec.recipe.name}",
     ]
     named = RECIPES[spec.recipe.name]
-    for flag, field in _RECIPE_FLAGS.items():
+    for option, field in FIELD_OF_OPTION.items():
         value = getattr(spec.recipe, field)
         if value != getattr(named, field):
-            parts.append(f"{flag} {_plain(value)}")
+            parts.append(f"--{option.replace('_', '-')} {_plain(value)}")
     if spec.seed:
         parts.append(f"--seed {spec.seed}")
     if spec.device != FindSpec.device:

@@ -93,6 +93,7 @@ def test_sparsity_outside_the_range(sparsity: float) -> None:
         ({"dtype": "fp16"}, "unknown --dtype 'fp16'."),
         ({"recipe": "papr"}, "unknown --recipe 'papr'. Did you mean 'paper'?"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan; expected a finite number"),
+        ({"weight_decay": -0.1}, "--weight-decay is -0.1; expected a finite number, 0 or above."),
         ({"train_samples": 1}, "--train-samples is 1; expected at least 2."),
         ({"threads": 0}, "--threads is 0; expected at least 1."),
         ({"seed": -1}, "--seed is -1; expected a whole number"),

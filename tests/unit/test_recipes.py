@@ -13,7 +13,7 @@ from torch import nn
 from ticketry.config import fingerprint
 from ticketry.course import learning_rate, make_optimizer
 from ticketry.options import build_find_spec, build_recipe
-from ticketry.recipes import RECIPES, Recipe, check_recipe
+from ticketry.recipes import FIELD_OF_OPTION, RECIPES, Recipe, check_recipe
 from ticketry.reproduce import shared_flags
 
 OLD_KEYS = {
@@ -91,6 +91,22 @@ def test_options_of_images_reach_the_recipe_and_the_command() -> None:
     flags = " ".join(shared_flags(spec))
     assert "--recipe images --image-size 48 --augment crop" in flags
     assert build_find_spec({"model": "minilm", "task": "movies"}).recipe == RECIPES["embedded"]
+
+
+@pytest.mark.parametrize("option", FIELD_OF_OPTION)
+def test_a_command_that_gives_a_run_again_names_every_change_of_its_recipe(option: str) -> None:
+    values = {"dtype": "float32", "augment": "crop", "detector": "retinanet", "epochs": 3.0,
+              "learning_rate": 0.03, "weight_decay": 0.003, "temperature": 0.3,
+              "key_momentum": 0.5}  # fmt: skip
+    value = values.get(option, 33)
+    options = {"task": "simclr/fashion-mnist", "model": "some/folder", option: value}
+    spec = build_find_spec({**options, "sparsity": 0.5})
+    assert getattr(spec.recipe, FIELD_OF_OPTION[option]) == value
+    flag = f"--{option.replace('_', '-')} {value:g}" if not isinstance(value, str) else value
+    assert flag in " ".join(shared_flags(spec))
+    named = RECIPES["pretrain"].describe()
+    if option == "weight_decay":
+        assert spec.recipe.describe() == named.replace("≤", "weight decay 0.003, ≤")
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ticketry import config
+from ticketry.recipes import FIELD_OF_OPTION
 from ticketry.searchspec import CALIBRATED, SearchSpec
 
-RECIPE_OPTIONS = (
-    "recipe", "epochs", "learning_rate", "batch_size", "max_length", "train_samples", "dtype",
-    "image_size", "augment", "detector", "detections_per_image", "temperature", "queue",
-    "key_momentum",
-)  # fmt: skip
+RECIPE_OPTIONS = ("recipe", *FIELD_OF_OPTION)
 DATA_OPTIONS = ("task", "data", "model", "revision", *config.DATA_OPTIONS.values())
 SEARCH_OPTIONS = tuple(
     f.name for f in dataclasses.fields(SearchSpec) if f.name not in ("sparsity", "layer_densities")
