@@ -20,7 +20,7 @@ from ticketry.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
 MADE_HERE = {f"pretrained/{name}" for name in
-             ("simclr", "moco", "theta0", "simclr-early", "simclr-wide")}  # fmt: skip
+             ("simclr", "moco", "theta0", "simclr-early", "simclr-wide", "simclr-decay")}  # fmt: skip
 """Made by ``ticketry pretrain``, as docs/studies.md says."""
 PLANS = sorted((ROOT / "studies").glob("*/*.yaml"))
 
@@ -59,7 +59,8 @@ def test_both_scales_have_the_same_rows() -> None:
     scales = {
         name: {p.stem for p in PLANS if p.parent.name == name} for name in ("embedded", "paper")
     }
-    assert scales["embedded"] == scales["paper"]
+    # The paper's pre-trainings are long enough to leave their first weights.
+    assert scales["embedded"] - {"C-decay"} == scales["paper"]
 
 
 def test_a_price_without_sizes_says_what_is_missing() -> None:
