@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ticketry import cli, cli_connect, cli_study
 from ticketry.config import fingerprint
 from ticketry.course import learning_rate, make_optimizer
 from ticketry.options import build_find_spec, build_recipe
@@ -135,3 +137,9 @@ def test_a_task_file_says_what_its_data_are(tmp_path: Path) -> None:
     assert build_recipe({"model": "m", "task": str(file)}, faults).name == "paper"
     assert build_recipe({"model": "m", "task": str(tmp_path / "none.yaml")}, faults).name == "paper"
     assert faults == []
+
+
+@pytest.mark.parametrize("command", ["find", "verify", "train", "connect", "transfer"])
+def test_every_option_of_a_recipe_is_one_of_the_command(command: str) -> None:
+    module = {"connect": cli_connect, "transfer": cli_study}.get(command, cli)
+    assert set(FIELD_OF_OPTION) <= set(inspect.signature(getattr(module, command)).parameters)

@@ -19,8 +19,10 @@ from ticketry.studies.tables import mask_name
 from ticketry.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
-MADE_HERE = {f"pretrained/{name}" for name in
-             ("simclr", "moco", "theta0", "simclr-early", "simclr-wide", "simclr-decay")}  # fmt: skip
+MADE_HERE = {
+    f"pretrained/{name}"
+    for name in ("simclr", "moco", "theta0", "simclr-early", "simclr-wide", "simclr-decay")
+}
 """Made by ``ticketry pretrain``, as docs/studies.md says."""
 PLANS = sorted((ROOT / "studies").glob("*/*.yaml"))
 
