@@ -21,9 +21,17 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         source: {"arm": "imp", "control": None, "source": source}
         for source in ("movies", "amazon", "tweets", "bbc", "mlm")
     },
+    "C-decay": {
+        "task ticket": {"arm": "task", "control": None},
+        "pre-training's own ticket": {"arm": "own", "control": None},
+        "one-shot on θ0": {"arm": "oneshot", "control": None},
+        "random-layerwise": {"arm": "task", "control": "random-layerwise"},
+        "random": {"arm": "task", "control": "random"},
+        "task ticket on fresh weights": {"arm": "task", "control": "reinit"},
+    },
 }
 """Study -> a row's name in its table -> its cells."""
-
+SPARSITY = {"B-F11": 0.5, "B-F2": 0.5, "C-decay": 0.9648}
 
 IMAGES = {
     "task ticket": ("task", None),
@@ -64,7 +72,8 @@ def test_the_readme_s_table_is_that_of_the_summary(study: str) -> None:
     assert [row[0] for row in rows] == list(ROWS[study])
     for row in rows:
         for task, told in zip(head, row[1:], strict=True):
-            assert told == said_of(cells, {**ROWS[study][row[0]], "target": task, "sparsity": 0.5})
+            wanted = {"target": task, "sparsity": SPARSITY[study]}
+            assert told == said_of(cells, {**ROWS[study][row[0]], **wanted})
 
 
 def test_the_readme_s_table_of_images_is_that_of_the_summary() -> None:
