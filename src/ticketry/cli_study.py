@@ -10,6 +10,7 @@ import typer
 
 from ticketry import flags
 from ticketry.errors import ConfigError
+from ticketry.recipes import FIELD_OF_OPTION
 from ticketry.terminal import echo
 
 MaxHours = Annotated[
@@ -134,28 +135,9 @@ def transfer(
     as_json: flags.Json = False,
 ) -> None:
     """Fine-tune tickets on other tasks, against dense and against each task's own ticket."""
-    chosen = {
-        "model": model,
-        "revision": revision,
-        "recipe": recipe,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "batch_size": batch_size,
-        "max_length": max_length,
-        "train_samples": train_samples,
-        "dtype": dtype,
-        "image_size": image_size,
-        "augment": augment,
-        "detector": detector,
-        "detections_per_image": detections_per_image,
-        "temperature": temperature,
-        "queue": queue,
-        "key_momentum": key_momentum,
-        "device": device,
-        "threads": threads,
-    }
-    options = {name: value for name, value in chosen.items() if value is not None}
+    given = locals()
+    names = ("model", "revision", "recipe", *FIELD_OF_OPTION, "device", "threads")
+    options = {name: given[name] for name in names if given[name] is not None}
     if out is None and not plan:
         raise ConfigError("--out is missing; give the folder to write to.")
     from ticketry.options import as_names

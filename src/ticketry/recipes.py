@@ -92,15 +92,14 @@ class Recipe:
         size = f"≤ {self.max_length_tokens} tokens"
         if self.image_size_px is not None:
             size = f"images of {self.image_size_px} pixels"
-        named = RECIPES.get(self.name, self)
-        if self.weight_decay != named.weight_decay:
-            size = f"weight decay {self.weight_decay:g}, {size}"
+        usual = RECIPES.get(self.name, self).weight_decay
+        decay = "" if self.weight_decay == usual else f", weight decay {self.weight_decay:g}"
         warm = "" if self.temperature is None else f", temperature {self.temperature:g}"
         augmented = "" if self.augment == "none" else f", {self.augment}"
         return (
             f"{self.name}: {by}, learning rate {self.learning_rate:g}{course}, "
-            f"batch {self.batch_size}, {self.epochs:g} epochs of {samples} examples, "
-            f"{size}{augmented}{warm}, {self.dtype}{frozen}"
+            f"batch {self.batch_size}, {self.epochs:g} epochs of {samples} examples"
+            f"{decay}, {size}{augmented}{warm}, {self.dtype}{frozen}"
         )
 
 

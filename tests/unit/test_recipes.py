@@ -104,11 +104,15 @@ def test_a_command_that_gives_a_run_again_names_every_change_of_its_recipe(optio
     options = {"task": "simclr/fashion-mnist", "model": "some/folder", option: value}
     spec = build_find_spec({**options, "sparsity": 0.5})
     assert getattr(spec.recipe, FIELD_OF_OPTION[option]) == value
-    flag = f"--{option.replace('_', '-')} {value:g}" if not isinstance(value, str) else value
-    assert flag in " ".join(shared_flags(spec))
-    named = RECIPES["pretrain"].describe()
-    if option == "weight_decay":
-        assert spec.recipe.describe() == named.replace("≤", "weight decay 0.003, ≤")
+    said = value if isinstance(value, str) else f"{value:g}"
+    assert f"--{option.replace('_', '-')} {said}" in shared_flags(spec)
+
+
+def test_a_weight_decay_is_said_where_it_is_not_the_recipe_s_own() -> None:
+    named = RECIPES["pretrain"]
+    assert "weight decay" not in named.describe()
+    changed = dataclasses.replace(named, weight_decay=0.003)
+    assert changed.describe() == named.describe().replace("≤", "weight decay 0.003, ≤")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from ticketry.yamlfile import read_yaml
 
 ROOT = Path(__file__).parents[2]
 MADE_HERE = {
-    f"pretrained/{name}"
-    for name in ("simclr", "moco", "theta0", "simclr-early", "simclr-wide", "simclr-decay")
+    f"pretrained/{path.stem.removeprefix('pretrain-')}"
+    for path in (ROOT / "recipes").glob("pretrain-*.yaml")
 }
 """Made by ``ticketry pretrain``, as docs/studies.md says."""
 PLANS = sorted((ROOT / "studies").glob("*/*.yaml"))
